@@ -1,0 +1,1 @@
+"""guestAgent: on the active controller; between the VIM, mtcAgent and the guestServers."""

@@ -1,0 +1,1 @@
+"""Sans-I/O core: messages, state machines, inventory, audit. Imports no socket, no clock."""

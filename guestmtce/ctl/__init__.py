@@ -1,0 +1,1 @@
+"""guestctl: asks the daemons of this host through their control sockets."""

@@ -1,0 +1,1 @@
+"""guestServer: one per worker; discovers guest channels, heartbeats them, reports."""
