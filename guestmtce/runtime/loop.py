@@ -17,7 +17,8 @@ import selectors
 import signal
 import socket
 import time
-from typing import Any, Callable, Protocol, Union
+from collections.abc import Callable
+from typing import Any, Protocol, Union
 
 log = logging.getLogger(__name__)
 
