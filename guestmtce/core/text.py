@@ -39,15 +39,17 @@ def printable(text: object, limit: int = LOG_TEXT_LIMIT) -> str:
 def clean(text: str, limit: int) -> str:
     """Return guest text fit to pass on: no control characters, no lone surrogates, cut.
 
-    `limit` is in characters; a surrogate becomes U+FFFD (decision 16).
+    `limit` is in bytes of UTF-8, and the cut is between characters; a lone surrogate becomes
+    U+FFFD (decision 16).
     """
-    if not (text.isascii() and text.isprintable()):
-        text = "".join(
-            "\N{REPLACEMENT CHARACTER}" if "\ud800" <= char <= "\udfff" else char
-            for char in text
-            if not _is_control(char)
-        )
-    return text[:limit]
+    if text.isascii() and text.isprintable():
+        return text[:limit]
+    kept = "".join(
+        "\N{REPLACEMENT CHARACTER}" if "\ud800" <= char <= "\udfff" else char
+        for char in text
+        if not _is_control(char)
+    )
+    return kept.encode("utf-8")[:limit].decode("utf-8", "ignore")
 
 
 def _is_control(char: str) -> bool:
