@@ -11,8 +11,9 @@ from enum import Enum
 from guestmtce.core import heartbeat
 from guestmtce.core.machine import ConnectState, Machine, Row, TimerName
 
-FIRST_BACKOFF_SECS = 1.0
-MAX_BACKOFF_SECS = 60.0
+# Attempts are 1 s, then 2, 4, ... 60 s apart. One more comes early in the first second: QEMU
+# binds before it listens, and inotify tells of the file in between.
+BACKOFF_SECS = (0.1, 0.9, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 # With no gap the guest misses the hang-up in two of three cases and stays silent for 5 s.
 HANGUP_GAP_SECS = 0.2
 IDLE_SECS = 120.0
@@ -72,13 +73,14 @@ def _attempt(m: Machine, _argument: object = None) -> None:
 
 def _attempt_afresh(m: Machine, _argument: object) -> None:
     """Fresh news of the file: the backoff starts again."""
-    m.backoff = 0.0
+    m.connect_failures = 0
     _attempt(m)
 
 
 def _back_off(m: Machine, _argument: object) -> None:
-    m.backoff = min(max(FIRST_BACKOFF_SECS, 2 * m.backoff), MAX_BACKOFF_SECS)
-    m.port.start_timer(TimerName.CONNECT, m.backoff)
+    delay = BACKOFF_SECS[min(m.connect_failures, len(BACKOFF_SECS) - 1)]
+    m.connect_failures += 1
+    m.port.start_timer(TimerName.CONNECT, delay)
 
 
 def _open(m: Machine, _argument: object) -> None:
@@ -101,7 +103,7 @@ def _hang_up(m: Machine) -> None:
 def _come_back(m: Machine, _argument: object) -> None:
     """A connection that had worked ended: try again right after the gap."""
     _hang_up(m)
-    m.backoff = 0.0
+    m.connect_failures = 0
     _attempt(m)
 
 
@@ -116,7 +118,7 @@ def _lose_file(m: Machine, _argument: object) -> None:
     if m.instance.connected:
         _hang_up(m)
     m.port.cancel_timer(TimerName.CONNECT)
-    m.backoff = 0.0
+    m.connect_failures = 0
     if not m.instance.provisioned:
         m.port.forget()
 
@@ -125,7 +127,7 @@ def _rest(m: Machine, _argument: object) -> None:
     """Suspended: hang up, and leave the guest alone for a while (decision 7)."""
     if m.instance.connected:
         _hang_up(m)
-    m.backoff = 0.0
+    m.connect_failures = 0
     m.port.start_timer(TimerName.CONNECT, SUSPENDED_SECS)
 
 

@@ -87,7 +87,7 @@ class InstanceFsm(Machine):
         """A valid message came from the guest."""
         self.instance.last_message_at = self.worker.clock()
         self.served = True
-        self.backoff = 0.0
+        self.connect_failures = 0
         _MESSAGES[type(message)](self, message)
 
     def _refuse(self, error: ProtocolError, line: bytes) -> None:

@@ -99,8 +99,8 @@ class Machine:
 
     __slots__ = (
         "answered_since",
-        "backoff",
         "closed_at",
+        "connect_failures",
         "connect_state",
         "expecting_silence",
         "heartbeat_state",
@@ -121,8 +121,7 @@ class Machine:
         self.connect_state = ConnectState.ABSENT
         self.vote_state = VoteState.NONE
         self.pending: Pending | None = None
-        # Seconds until the attempt after the next failure, doubled each time.
-        self.backoff = 0.0
+        self.connect_failures = 0
         self.closed_at = float("-inf")
         # A connection proves nothing; a valid message on it does.
         self.served = False
