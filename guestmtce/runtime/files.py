@@ -1,0 +1,57 @@
+"""Small files, read within bounds and written atomically; every path under a root.
+
+`--root DIR` prefixes every absolute path that a daemon reads or writes (operations.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+
+DEFAULT_READ_LIMIT = 1024 * 1024
+
+
+def under(root: str, path: str) -> str:
+    """Return the absolute `path` as it is called below `root` ("" or "/" for none)."""
+    return root.rstrip("/") + path if root else path
+
+
+def read_text(path: str, limit: int = DEFAULT_READ_LIMIT) -> str:
+    """Return a regular file's text, bytes that are not UTF-8 replaced.
+
+    Raises OSError: what `open` raises, EINVAL if it is not a regular file (a FIFO would
+    block), EFBIG if it is longer than `limit` bytes.
+    """
+    # Non-blocking: open(2) of a FIFO without a writer would never return.
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(file, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+    return data.decode("utf-8", "replace")
+
+
+def write_atomic(path: str, text: str, mode: int = 0o644) -> None:
+    """Replace the file at `path`: a reader sees the old text or the new, never a part.
+
+    Atomic for readers, not across a power failure: it does not wait for the disk, because
+    the loop must not. Raises OSError.
+    """
+    temporary = f"{path}.{os.getpid()}.tmp"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = os.open(temporary, flags, mode)
+    try:
+        with os.fdopen(file, "wb") as stream:
+            os.fchmod(file, mode)
+            stream.write(text.encode("utf-8", "replace"))
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise

@@ -1,0 +1,237 @@
+"""A connected stream socket on the loop, with a bounded queue of whole messages.
+
+Replaces the old daemon's blocking writes to the guest. Knows nothing of framing: what is
+sent is one message, what is received is bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+import stat
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from guestmtce.runtime.loop import Loop, Timer
+
+# One read of this size a turn, so that a flooding peer cannot starve another.
+READ_BYTES = 4096
+DEFAULT_MAX_BUFFER = 64 * 1024
+
+
+class _Message(NamedTuple):
+    data: bytes
+    droppable: bool
+
+
+class Stream:
+    """A non-blocking connected stream socket, which it owns from now on.
+
+    `on_data(bytes)` is called with what arrives; `on_close(reason)` exactly once, when the
+    peer or an error ended the connection, and never after `close`. Both are called from the
+    loop only, never from inside `send` or `close`.
+
+    `dropped` counts messages that did not fit, `received_bytes` and `sent_bytes` are totals.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        *,
+        on_data: Callable[[bytes], object],
+        on_close: Callable[[str], object],
+        max_buffer: int = DEFAULT_MAX_BUFFER,
+    ) -> None:
+        self.dropped = 0
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self.closed = False
+        self._loop = loop
+        self._socket = sock
+        self._on_data = on_data
+        self._on_close = on_close
+        self._max_buffer = max_buffer
+        self._queue: deque[_Message] = deque()
+        self._queued = 0
+        # How much of the first message in the queue has gone out already.
+        self._begun = 0
+        self._finishing = False
+        self._ending: Timer | None = None
+        sock.setblocking(False)
+        self._update_interest()
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait to be sent."""
+        return self._queued
+
+    def send(self, data: bytes, *, droppable: bool = False) -> bool:
+        """Send `data` as one message, or queue it; False if it was dropped.
+
+        When the queue would exceed `max_buffer`, whole messages go: the oldest droppable
+        first (if no other is, that is this one), then the oldest, but never one that is
+        partly written. A message that cannot fit at all is refused and nothing else goes.
+        """
+        if self.closed or self._finishing:
+            return False
+        if not data:
+            return True
+        if not self._make_room(len(data), droppable):
+            self.dropped += 1
+            return False
+        self._queue.append(_Message(data, droppable))
+        self._queued += len(data)
+        if len(self._queue) > 1:
+            return True
+        failure = self._flush()
+        if failure is not None:
+            # Not from here: the caller is in the midst of something of its own.
+            self._ending = self._loop.call_soon(self._tell, failure)
+            self._release()
+            return False
+        return True
+
+    def finish(self) -> None:
+        """Read no more, close when all is sent, then call `on_close("finished")`."""
+        if self.closed or self._finishing:
+            return
+        self._finishing = True
+        if self._queue:
+            self._update_interest()
+        else:
+            self._ending = self._loop.call_soon(self._tell, "finished")
+            self._release()
+
+    def close(self) -> None:
+        """Close now, without a callback; what is queued is lost. Closing twice does nothing."""
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
+        self._release()
+
+    def _make_room(self, size: int, droppable: bool) -> bool:
+        """Drop what must go for `size` more bytes; False if those are the ones to go."""
+        excess = self._queued + size - self._max_buffer
+        if excess <= 0:
+            return True
+        waiting = list(enumerate(self._queue))[1 if self._begun else 0 :]
+        candidates = [entry for entry in waiting if entry[1].droppable]
+        if not droppable:
+            candidates += [entry for entry in waiting if not entry[1].droppable]
+        doomed = set()
+        for index, message in candidates:
+            if excess <= 0:
+                break
+            doomed.add(index)
+            excess -= len(message.data)
+        if excess > 0:
+            return False
+        self._queued -= sum(len(message.data) for index, message in waiting if index in doomed)
+        self._queue = deque(
+            message for index, message in enumerate(self._queue) if index not in doomed
+        )
+        self.dropped += len(doomed)
+        return True
+
+    def _ready(self, events: int) -> None:
+        # Reading goes first: what the peer said before it went is worth more than our words.
+        failure = self._read() if events & selectors.EVENT_READ and not self._finishing else None
+        if failure is None and events & selectors.EVENT_WRITE and not self.closed:
+            failure = self._flush()
+            if failure is None and self._finishing and not self._queue:
+                failure = "finished"
+        if failure is not None:
+            self._release()
+            self._tell(failure)
+
+    def _read(self) -> str | None:
+        """Read once; return why the connection is over, None while it is not."""
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            return _reason(error)
+        if not data:
+            return "end of file"
+        self.received_bytes += len(data)
+        self._on_data(data)
+        return None
+
+    def _flush(self) -> str | None:
+        """Send until the socket takes no more; return why the connection is over, or None."""
+        while self._queue:
+            message = self._queue[0].data
+            try:
+                sent = self._socket.send(memoryview(message)[self._begun :])
+            except BlockingIOError:
+                break
+            except OSError as error:
+                return _reason(error)
+            self.sent_bytes += sent
+            self._queued -= sent
+            self._begun += sent
+            if self._begun < len(message):
+                break
+            self._queue.popleft()
+            self._begun = 0
+        self._update_interest()
+        return None
+
+    def _update_interest(self) -> None:
+        events = 0 if self._finishing else selectors.EVENT_READ
+        if self._queue:
+            events |= selectors.EVENT_WRITE
+        self._loop.watch(self._socket, events, self._ready)
+
+    def _tell(self, reason: str) -> None:
+        self._ending = None
+        self._on_close(reason)
+
+    def _release(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self._queue.clear()
+        self._queued = 0
+        self._begun = 0
+        self._loop.unwatch(self._socket)
+        self._socket.close()
+
+
+def _reason(error: OSError) -> str:
+    """Return the kernel's name of an error, such as ECONNRESET or EPIPE."""
+    return errno.errorcode.get(error.errno or 0, type(error).__name__)
+
+
+def connect_unix(directory: str, name: str) -> socket.socket:
+    """Return a non-blocking stream socket connected to the UNIX socket `name` in `directory`.
+
+    `name` itself must be a socket, not a symbolic link to one; the path may be longer than
+    `sun_path` (guest-channel.md, Connecting). Raises OSError with the path in it:
+    FileNotFoundError, ENOTSOCK, ConnectionRefusedError (nobody listens), BlockingIOError
+    (the listen queue is full: a failure, it will not complete later), …
+    """
+    path = os.path.join(directory, name)
+    # A descriptor of the very file: no other can take its place between check and connect.
+    file = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISSOCK(os.fstat(file).st_mode):
+            raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK), path)
+        return _connect(f"/proc/self/fd/{file}", path)
+    finally:
+        os.close(file)
+
+
+def _connect(address: str, path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.connect(address)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, error.strerror, path) from error
+    return sock
