@@ -1,0 +1,223 @@
+"""guestServer's end of the UDP link to guestAgent (server-agent.md).
+
+Replaces the send and receive half of guestSvrMsg. Decides whom to believe and where to send,
+says READY until the agent speaks, and hands checked messages to the server.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from guestmtce.core import mtc_message
+from guestmtce.core.config import ServerSettings
+from guestmtce.core.errors import PeerError, ProtocolError, StartError
+from guestmtce.core.mtc_message import MtcMessage
+from guestmtce.core.text import printable
+from guestmtce.core.vocabulary import Command
+from guestmtce.runtime.datagram import DatagramSocket
+from guestmtce.runtime.hosts import HostsFile
+from guestmtce.runtime.log import Throttle
+from guestmtce.runtime.loop import Loop, Timer
+
+log = logging.getLogger(__name__)
+
+CONTROLLER = "controller"
+READY_GAPS_SECS = (5.0, 10.0, 20.0, 40.0, 60.0)
+RESOLVE_SECS = 3.0
+RESOLVED_SECS = 60.0
+RECEIVE_BUFFER = 4 * 1024 * 1024
+_LOG_EVERY = 100
+
+MessageHandler = Callable[[MtcMessage], object]
+
+
+class AgentLink:
+    """The socket, the peers that are believed, and READY.
+
+    `handlers` says what each command does; a handler may raise PeerError for a message that
+    lacks something, which costs that message only.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        settings: ServerSettings,
+        hostname: str,
+        *,
+        hosts: HostsFile,
+        management_interface: str,
+        handlers: Mapping[Command, MessageHandler],
+    ) -> None:
+        self.received: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.spoken = False
+        self._loop = loop
+        self._settings = settings
+        self._hostname = hostname
+        self._hosts = hosts
+        self._management_interface = management_interface
+        self._handlers: dict[int, MessageHandler] = {**handlers}
+        self._socket: DatagramSocket | None = None
+        self._believed: frozenset[str] = frozenset()
+        self._controller: str | None = None
+        self._last_speaker: str | None = None
+        self._ready_count = 0
+        self._timers: dict[str, Timer] = {}
+        self._throttle = Throttle(_LOG_EVERY)
+
+    @property
+    def address(self) -> str | None:
+        """Our own address, None while it is not known or not ours yet."""
+        return self._socket.address[0] if self._socket else None
+
+    @property
+    def destination(self) -> str | None:
+        """Where events go: the agent that spoke last, or before that what `controller` names.
+
+        Differs from decision 5 to the letter, which would send to both when they differ: an
+        old agent listens on both, and its VIM takes a second LOSS as a second order to reboot.
+        """
+        if self._last_speaker in self._believed:
+            return self._last_speaker
+        return self._controller
+
+    @property
+    def problems(self) -> list[str]:
+        """What keeps the link from working, for guestctl."""
+        found = []
+        if self._socket is None:
+            found.append("no address of our own to receive on")
+        if self.destination is None:
+            found.append(f"{CONTROLLER} is not in the hosts file")
+        return found
+
+    def open(self) -> None:
+        """Resolve the names and bind, now or as soon as our address is there.
+
+        Raises StartError if the port is in use.
+        """
+        self._resolve()
+        self._bind()
+
+    def close(self) -> None:
+        """Stop the timers, send what can be sent, close the socket."""
+        for timer in self._timers.values():
+            timer.cancel()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def reload(self, settings: ServerSettings) -> None:
+        """Go by changed settings: whom to believe."""
+        self._settings = settings
+        self._resolve()
+
+    def start_ready(self, delay: float) -> None:
+        """Say READY in `delay` seconds, and again until the agent has spoken."""
+        self._start_timer("ready", delay, self._say_ready)
+
+    def send(self, command: Command, members: dict[str, Any]) -> bool:
+        """Send one event to guestAgent; False if there is nowhere to send it."""
+        destination = self.destination
+        if self._socket is None or destination is None:
+            self.dropped["no_destination"] += 1
+            return False
+        try:
+            data = mtc_message.encode_server_event(command, members)
+        except ProtocolError:
+            self.dropped["too_long"] += 1
+            return False
+        self.sent[command.name] += 1
+        return self._socket.send(data, (destination, self._settings.agent_rx_port))
+
+    def _start_timer(self, name: str, delay: float, callback: Callable[[], object]) -> None:
+        if name in self._timers:
+            self._timers[name].cancel()
+        self._timers[name] = self._loop.call_later(delay, callback)
+
+    def _resolve(self) -> None:
+        """Read the hosts file again if it changed; often until `controller` is found."""
+        self._hosts.reload_if_changed()
+        controller = self._hosts.lookup(CONTROLLER)
+        self._controller = controller[0] if controller else None
+        self._believed = frozenset(
+            address for peer in self._settings.agent_peers for address in self._hosts.lookup(peer)
+        )
+        delay = RESOLVED_SECS if controller else RESOLVE_SECS
+        self._start_timer("resolve", delay, self._resolve)
+
+    def _bind(self) -> None:
+        address = self._own_address()
+        if address is None:
+            self._bind_later("no address is known for this host")
+            return
+        where = (address, self._settings.rx_port)
+        try:
+            self._socket = DatagramSocket(
+                self._loop, where, self._on_datagram, rcvbuf=RECEIVE_BUFFER
+            )
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                self._bind_later(f"{address} is not an address of this host")
+                return
+            reason = error.strerror or str(error)
+            raise StartError(f"cannot bind UDP port {where[1]} on {address}: {reason}") from error
+        log.info("receiving on %s port %d", *where)
+
+    def _own_address(self) -> str | None:
+        if self._settings.address is not None:
+            addresses = self._hosts.lookup(self._settings.address)
+            return addresses[0] if addresses else None
+        return self._hosts.own_address(self._hostname, self._management_interface)
+
+    def _bind_later(self, why: str) -> None:
+        if self._throttle.hit("bind") is not None:
+            log.warning("%s; trying again every %d s", why, int(RESOLVE_SECS))
+        self._hosts.reload_if_changed()
+        self._start_timer("bind", RESOLVE_SECS, self._bind_again)
+
+    def _bind_again(self) -> None:
+        """Bind after the start; a port that is in use by now cannot stop us any more."""
+        try:
+            self._bind()
+        except StartError as error:
+            self._bind_later(str(error))
+
+    def _say_ready(self) -> None:
+        if self.spoken:
+            return
+        self.send(Command.MONITOR_READY, {"hostname": self._hostname})
+        gap = READY_GAPS_SECS[min(self._ready_count, len(READY_GAPS_SECS) - 1)]
+        self._ready_count += 1
+        self._start_timer("ready", gap, self._say_ready)
+
+    def _on_datagram(self, data: bytes, host: str, _port: int) -> None:
+        """Believe, decode, dispatch; what fails is dropped, counted, logged now and then."""
+        try:
+            if host not in self._believed:
+                raise PeerError("stranger")
+            message = mtc_message.decode(data)
+            self._dispatch(message, host)
+        except PeerError as error:
+            self.dropped[error.reason] += 1
+            count = self._throttle.hit((error.reason, host))
+            if count is not None:
+                log.warning("datagram from %s dropped: %s (%d so far)", host, error, count)
+
+    def _dispatch(self, message: MtcMessage, host: str) -> None:
+        handler = self._handlers.get(message.command)
+        if handler is None:
+            if message.command == Command.LOOPBACK:
+                return
+            raise PeerError("command", f"unknown command {message.command:#x}")
+        self._last_speaker = host
+        self.spoken = True
+        self.received[Command(message.command).name] += 1
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%#x from %s: %s", message.command, host, printable(message.members))
+        handler(message)

@@ -1,0 +1,283 @@
+"""guestServer: one per worker; discovers channels, heartbeats instances, reports (overview.md).
+
+Replaces guestServer.cpp. It owns the table of instances and joins three things that do not
+know one another: the channel directory, the channels, and the link to guestAgent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections import deque
+from typing import Any
+
+from guestmtce.core import config
+from guestmtce.core.config import PlatformConf, ServerSettings
+from guestmtce.core.errors import PeerError
+from guestmtce.core.guest_protocol import CHALLENGE_LIMIT
+from guestmtce.core.instance import Ignored, Worker
+from guestmtce.core.mtc_message import MtcMessage
+from guestmtce.core.vocabulary import HEARTBEAT_SERVICE, Command, Notification
+from guestmtce.runtime import files
+from guestmtce.runtime.hosts import HostsFile
+from guestmtce.runtime.loop import Loop, Timer
+from guestmtce.server.agent_link import AgentLink, MessageHandler
+from guestmtce.server.channel import Channel
+from guestmtce.server.metrics import ServerMetrics
+from guestmtce.server.virtio import ChannelDirectory
+
+log = logging.getLogger(__name__)
+
+FLAG_FILES = ("/etc/platform/.initial_config_complete", "/var/run/.goenabled")
+FLAG_SECS = 2.0
+FLAG_LOG_SECS = 60.0
+# Decision 18: a burst of answers is cut into portions that fit the other's receive buffer.
+QUERY_PORTION = 100
+QUERY_PORTION_SECS = 0.01
+# Stalls closer together than this are one episode, logged once.
+STALL_EPISODE_SECS = 10.0
+
+
+class GuestServer:
+    """The daemon on its loop. `root` prefixes every absolute path."""
+
+    def __init__(
+        self, loop: Loop, settings: ServerSettings, platform: PlatformConf, hostname: str, root: str
+    ) -> None:
+        self.settings = settings
+        self.hostname = hostname
+        self.channels: dict[str, Channel] = {}
+        self.worker = Worker(
+            hostname=hostname,
+            clock=loop.time,
+            random_number=lambda: secrets.randbelow(CHALLENGE_LIMIT),
+            failure_threshold=settings.hbs_failure_threshold,
+            pulse_period_ms=settings.hbs_pulse_period_ms,
+        )
+        self._loop = loop
+        self._root = root
+        self._started_at = loop.time()
+        self._ignored = Ignored()
+        self._directory = ChannelDirectory(loop, self._path(settings.channel_directory), self)
+        handlers: dict[Command, MessageHandler] = {
+            Command.ADD_INST: self._provision,
+            Command.MOD_INST: self._provision,
+            Command.DEL_INST: self._delete_instance,
+            Command.MOD_HOST: self._set_host_reporting,
+            Command.QRY_INST: self._query,
+            Command.VOTE_INST: self._vote,
+            Command.NOTIFY_INST: self._notify,
+        }
+        self.link = AgentLink(
+            loop,
+            settings,
+            hostname,
+            hosts=HostsFile(self._path("/etc/hosts")),
+            management_interface=platform.management_interface,
+            handlers=handlers,
+        )
+        self.metrics = ServerMetrics(loop, self)
+        self._discovering = False
+        self._waited = 0.0
+        self._timer: Timer | None = None
+        self._unanswered: deque[str] = deque()
+        self._stalled_at = float("-inf")
+
+    def _path(self, path: str) -> str:
+        return files.under(self._root, path)
+
+    def start(self) -> None:
+        """Bind, then wait for the platform, then discover. Raises StartError."""
+        self.link.open()
+        self.metrics.start(self._metrics_path())
+        self._await_platform()
+
+    def stop(self) -> None:
+        """Close everything at once. No STOPPED is sent: the guests are as well as before."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._directory.stop()
+        for channel in self.channels.values():
+            channel.fsm.delete()
+        self.channels.clear()
+        self.metrics.stop()
+        self.link.close()
+
+    def reload(self, settings: ServerSettings) -> None:
+        """Go by changed settings (SIGHUP); only live ones differ."""
+        self.settings = settings
+        self.worker.failure_threshold = settings.hbs_failure_threshold
+        self.worker.pulse_period_ms = settings.hbs_pulse_period_ms
+        self.link.reload(settings)
+        self.metrics.start(self._metrics_path())
+
+    def _metrics_path(self) -> str | None:
+        path = self.settings.metrics_file
+        return self._path(path) if path else None
+
+    def _await_platform(self) -> None:
+        """Discovery begins when the platform says that this host is configured and enabled."""
+        missing = [path for path in FLAG_FILES if not os.path.exists(self._path(path))]
+        if missing:
+            if self._waited % FLAG_LOG_SECS == 0:
+                log.info("waiting for %s", ", ".join(missing))
+            self._waited += FLAG_SECS
+            self._timer = self._loop.call_later(FLAG_SECS, self._await_platform)
+            return
+        self._discovering = True
+        self._directory.start()
+        self.link.start_ready(min(self.settings.start_delay_secs, 1))
+
+    def file_found(self, uuid: str, *, fresh: bool) -> None:
+        """An instance has a socket file; one that was deleted counts only if it is new."""
+        if uuid in self._ignored:
+            if not fresh:
+                return
+            self._ignored.discard(uuid)
+        self._channel(uuid).file_found(fresh=fresh)
+
+    def file_changed(self, uuid: str) -> None:
+        """The file of an instance was modified."""
+        channel = self.channels.get(uuid)
+        if channel is not None:
+            channel.fsm.file_changed()
+
+    def file_gone(self, uuid: str) -> None:
+        """The last file of an instance is gone."""
+        self._ignored.discard(uuid)
+        channel = self.channels.get(uuid)
+        if channel is not None:
+            channel.fsm.file_gone()
+
+    def _channel(self, uuid: str) -> Channel:
+        """Return the instance's channel, a new one if it is not known."""
+        channel = self.channels.get(uuid)
+        if channel is None:
+            channel = Channel(uuid, self.worker, self._loop, self._directory, self)
+            self.channels[uuid] = channel
+            log.info("instance %s: added", uuid)
+        return channel
+
+    def forget(self, uuid: str) -> None:
+        """Drop an instance and all that runs for it."""
+        channel = self.channels.pop(uuid, None)
+        if channel is not None:
+            channel.fsm.delete()
+            log.info("instance %s: forgotten", uuid)
+
+    def report(self, command: Command, members: dict[str, Any]) -> None:
+        """Send an event of an instance to guestAgent."""
+        self.link.send(command, members)
+
+    def stalled(self, late: float) -> None:
+        """Log that this host was behind, once per episode."""
+        now = self._loop.time()
+        if now - self._stalled_at > STALL_EPISODE_SECS:
+            log.warning("this host or process stood still (a timer %.1f s late); no miss", late)
+        self._stalled_at = now
+
+    def _provision(self, message: MtcMessage) -> None:
+        """ADD_INST and MOD_INST: known from now on, with this reporting; connect if it can."""
+        uuid = message.uuid()
+        reporting = message.switch("state")
+        if message.text("service") != HEARTBEAT_SERVICE:
+            raise PeerError("service", "unknown service")
+        self._ignored.discard(uuid)
+        channel = self._channel(uuid)
+        if channel.instance.reporting != reporting:
+            log.info("instance %s: reporting %s", uuid, "on" if reporting else "off")
+        channel.fsm.provision(reporting)
+        if not channel.instance.connected and self._directory.name_of(uuid) is not None:
+            channel.file_found(fresh=False)
+
+    def _delete_instance(self, message: MtcMessage) -> None:
+        """DEL_INST: forget; the file, if it is still there, is passed over (decision 11)."""
+        uuid = message.uuid()
+        self.forget(uuid)
+        if self._directory.name_of(uuid) is not None:
+            self._ignored.add(uuid)
+
+    def _set_host_reporting(self, message: MtcMessage) -> None:
+        reporting = message.switch("heartbeat")
+        if reporting != self.worker.reporting:
+            log.info("host reporting %s", "on" if reporting else "off")
+            self.worker.reporting = reporting
+
+    def _query(self, _message: MtcMessage) -> None:
+        """QRY_INST: one answer per known instance, in portions; a new query starts again."""
+        running = bool(self._unanswered)
+        self._unanswered = deque(self.channels)
+        if not running:
+            self._answer_query()
+
+    def _answer_query(self) -> None:
+        for _ in range(min(QUERY_PORTION, len(self._unanswered))):
+            channel = self.channels.get(self._unanswered.popleft())
+            if channel is not None:
+                self.link.send(Command.QRY_INST, channel.instance.information(self.hostname))
+        if self._unanswered:
+            self._loop.call_later(QUERY_PORTION_SECS, self._answer_query)
+
+    def _vote(self, message: MtcMessage) -> None:
+        self._ask(message, Notification.REVOCABLE)
+
+    def _notify(self, message: MtcMessage) -> None:
+        self._ask(message, Notification.IRREVOCABLE)
+
+    def _ask(self, message: MtcMessage, notification: Notification) -> None:
+        uuid = message.uuid()
+        event = message.event()
+        channel = self.channels.get(uuid)
+        if channel is None:
+            raise PeerError("unknown_instance", f"{notification} {event}: no instance {uuid}")
+        log.info("instance %s: asked, %s %s", uuid, notification, event)
+        channel.fsm.ask(event, notification)
+
+    @property
+    def problems(self) -> list[str]:
+        """What an operator should know, for guestctl's `status`."""
+        found = list(self.link.problems)
+        if not self._discovering:
+            found.append("waiting for the platform: " + ", ".join(FLAG_FILES))
+        if self._loop.errors:
+            found.append(f"{self._loop.errors} internal errors, see the log")
+        return found
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counters and totals for guestctl and the health file."""
+        channels = self.channels.values()
+        stats = self.worker.stats
+        return {
+            "hostname": self.hostname,
+            "address": self.link.address,
+            "agent": self.link.destination,
+            "agent_has_spoken": self.link.spoken,
+            "host_reporting": self.worker.reporting,
+            "instances": len(self.channels),
+            "connected": sum(channel.instance.connected for channel in channels),
+            "heartbeating": sum(channel.instance.heartbeating for channel in channels),
+            "ignored": sorted(self._ignored),
+            "heartbeats": stats.heartbeats,
+            "misses": stats.misses,
+            "losses": stats.losses,
+            "unhealthy": stats.unhealthy,
+            "late_responses": stats.late_responses,
+            "wrong_responses": stats.wrong_responses,
+            "unexpected_responses": stats.unexpected_responses,
+            "host_stalls": stats.host_stalls,
+            "votes": dict(stats.votes),
+            "bad_messages": dict(stats.bad_messages),
+            "datagrams_received": dict(self.link.received),
+            "datagrams_sent": dict(self.link.sent),
+            "datagrams_dropped": dict(self.link.dropped),
+            "inotify_overflows": self._directory.overflows,
+        }
+
+    def instances(self) -> list[dict[str, Any]]:
+        """Return every instance, for guestctl and the state dump."""
+        return [channel.summary(self.hostname) for channel in self.channels.values()]
+
+    def configuration(self) -> str:
+        """Return the effective configuration as ini text."""
+        return config.describe(self.settings)

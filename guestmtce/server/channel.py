@@ -1,0 +1,218 @@
+"""One instance's channel in the real world: its socket, its timers, its lines in the log.
+
+Replaces the descriptor half of guestInstClass. It is the port of that instance's state
+machines: what they decide is done here, what happens here is told to them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from typing import Any, Protocol
+
+from guestmtce.core.fsm import InstanceFsm
+from guestmtce.core.instance import Instance, Worker
+from guestmtce.core.machine import TimerName
+from guestmtce.core.text import printable
+from guestmtce.core.vocabulary import Command
+from guestmtce.runtime.loop import Loop, Timer
+from guestmtce.runtime.stream import Stream, connect_unix
+from guestmtce.server.virtio import ChannelDirectory
+
+log = logging.getLogger(__name__)
+
+# Of bad messages of one instance the first is logged, then every so many.
+BAD_MESSAGE_LOG_EVERY = 1000
+EXCERPT_LIMIT = 80
+
+
+class Owner(Protocol):
+    """Who holds the channels: the server."""
+
+    def report(self, command: Command, members: dict[str, Any]) -> object:
+        """Tell guestAgent."""
+
+    def forget(self, uuid: str) -> object:
+        """Drop an instance that has no file and that nobody named."""
+
+    def stalled(self, late: float) -> object:
+        """Log that our host was `late` seconds behind."""
+
+
+class Channel:
+    """The port of one instance: a Stream when connected, and its timers."""
+
+    __slots__ = (
+        "_bad_messages",
+        "_directory",
+        "_file",
+        "_loop",
+        "_owner",
+        "_stream",
+        "_timers",
+        "fsm",
+        "instance",
+    )
+
+    def __init__(
+        self, uuid: str, worker: Worker, loop: Loop, directory: ChannelDirectory, owner: Owner
+    ) -> None:
+        self.instance = Instance(uuid)
+        self.fsm = InstanceFsm(self.instance, worker, self)
+        self._loop = loop
+        self._directory = directory
+        self._owner = owner
+        self._stream: Stream | None = None
+        self._timers: dict[TimerName, Timer] = {}
+        self._bad_messages = 0
+        # Device and inode of the file that we are connected to.
+        self._file: tuple[int, int] | None = None
+
+    @property
+    def dropped_messages(self) -> int:
+        """How many messages the present connection had no room for."""
+        return self._stream.dropped if self._stream else 0
+
+    def file_found(self, *, fresh: bool) -> None:
+        """The directory has a file for this instance; `fresh` if it came just now."""
+        if self._stream is None:
+            self.fsm.file_found()
+        elif fresh and self._identify() != self._file:
+            self.note("its socket file was replaced")
+            self.fsm.file_replaced()
+
+    def _identify(self) -> tuple[int, int] | None:
+        name = self._directory.name_of(self.instance.uuid)
+        if name is None:
+            return None
+        try:
+            status = os.lstat(os.path.join(os.fsencode(self._directory.directory), name))
+        except OSError:
+            return None
+        return (status.st_dev, status.st_ino) if stat.S_ISSOCK(status.st_mode) else None
+
+    def send(self, data: bytes, *, droppable: bool = False) -> None:
+        """Queue a whole message for the guest."""
+        if self._stream is not None:
+            self._stream.send(data, droppable=droppable)
+
+    def connect(self) -> None:
+        """Try the socket file; connecting to a UNIX socket ends at once, either way."""
+        name = self._directory.name_of(self.instance.uuid)
+        if name is None:
+            self.fsm.file_gone()
+            return
+        self._file = self._identify()
+        try:
+            sock = connect_unix(self._directory.directory, os.fsdecode(name))
+        except FileNotFoundError:
+            self.fsm.file_gone()
+        except OSError as error:
+            if self.fsm.connect_failures <= 1:
+                self.note("cannot connect: %s; trying again", error.strerror or error)
+            self.fsm.connect_failed()
+        else:
+            self._stream = Stream(
+                self._loop, sock, on_data=self.fsm.received, on_close=self._closed
+            )
+            log.debug("instance %s: connected", self.instance.uuid)
+            self.fsm.connected()
+
+    def _closed(self, reason: str) -> None:
+        self._stream = None
+        self.note("channel closed (%s)", reason)
+        self.fsm.disconnected()
+
+    def disconnect(self) -> None:
+        """Close the channel, if it is open."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+        self._file = None
+
+    def start_timer(self, name: TimerName, delay: float) -> None:
+        """Ring once in `delay` seconds; replaces the running timer of that name."""
+        running = self._timers.get(name)
+        if running is not None:
+            running.cancel()
+        self._timers[name] = self._loop.call_later(delay, self._ring, name)
+
+    def cancel_timer(self, name: TimerName) -> None:
+        """Stop that timer, if it runs."""
+        running = self._timers.pop(name, None)
+        if running is not None:
+            running.cancel()
+
+    def _ring(self, name: TimerName) -> None:
+        timer = self._timers.pop(name)
+        self.fsm.timer_rang(name, self._loop.time() - timer.when)
+
+    def report(self, command: Command, members: dict[str, Any]) -> None:
+        """Tell guestAgent, and the log."""
+        log.info("instance %s: %s", self.instance.uuid, _describe(command, members))
+        self._owner.report(command, members)
+
+    def forget(self) -> None:
+        """No file and nobody named it: nothing is left to know."""
+        self._owner.forget(self.instance.uuid)
+
+    def note(self, text: str, *args: object) -> None:
+        """Put a line about this instance into the log."""
+        log.info("instance %s: " + text, self.instance.uuid, *args)  # noqa: G003 - a format, not a text
+
+    def bad_message(self, reason: str, excerpt: bytes) -> None:
+        """Log a refused message: the first, then every thousandth."""
+        if self._bad_messages % BAD_MESSAGE_LOG_EVERY == 0:
+            log.warning(
+                "instance %s: bad message (%s; %d before): %s",
+                self.instance.uuid,
+                reason,
+                self._bad_messages,
+                printable(excerpt.decode("utf-8", "replace"), EXCERPT_LIMIT),
+            )
+        self._bad_messages += 1
+
+    def stalled(self, late: float) -> None:
+        """Our host was late; that is the server's to log."""
+        self._owner.stalled(late)
+
+    def summary(self, hostname: str) -> dict[str, Any]:
+        """Return the instance as guestctl and the state dump show it."""
+        instance = self.instance
+        terms = instance.terms
+        return {
+            "uuid": instance.uuid,
+            "host": hostname,
+            "name": printable(terms.name),
+            "state": self.fsm.heartbeat_state.value,
+            "channel": self.fsm.connect_state.value,
+            "connected": instance.connected,
+            "provisioned": instance.provisioned,
+            "reporting": instance.reporting,
+            "heartbeating": instance.heartbeating,
+            "interval_ms": terms.interval_ms,
+            "corrective_action": str(terms.corrective_action),
+            "vote_secs": terms.vote_secs,
+            "shutdown_notice_secs": terms.shutdown_notice_secs,
+            "suspend_notice_secs": terms.suspend_notice_secs,
+            "resume_notice_secs": terms.resume_notice_secs,
+            "restart_secs": terms.restart_secs,
+            "misses": instance.misses,
+            "failures": instance.failures,
+            "vote": self.fsm.vote_state.value,
+            "bad_messages": self._bad_messages,
+            "dropped_messages": self.dropped_messages,
+            "queued_bytes": self._stream.queued_bytes if self._stream else 0,
+        }
+
+
+def _describe(command: Command, members: dict[str, Any]) -> str:
+    """Return one line for the log of what is told to guestAgent."""
+    name = command.name
+    if command is Command.VOTE_NOTIFY:
+        what = f"{members['notification_type']} {members['event-type']}: {members['vote']}"
+        return f"{name} {what} {printable(members['reason'])}".rstrip()
+    if command is Command.HEARTBEAT_ILLHEALTH:
+        return f"{name} repair-action {members['repair-action']}"
+    return name
