@@ -1,0 +1,216 @@
+"""A temporary `--root` tree in which the daemons run without rights, on free loopback ports."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.peers.journal import wait_until
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+CONTROLLER = "127.0.0.1"
+CONTROLLER_0 = "127.0.0.3"
+COMPUTE_0 = "127.0.0.2"
+COMPUTE_1 = "127.0.0.4"
+
+HOSTS = {
+    "localhost": "127.0.0.1",
+    "controller": CONTROLLER,
+    "controller-0": CONTROLLER_0,
+    "controller-1": "127.0.0.5",
+    "compute-0": COMPUTE_0,
+    "compute-1": COMPUTE_1,
+}
+
+
+def free_ports(count: int, kind: socket.SocketKind = socket.SOCK_DGRAM) -> list[int]:
+    """Return `count` different ports that are free on every loopback address of HOSTS."""
+    found: list[int] = []
+    held: list[socket.socket] = []
+    try:
+        while len(found) < count:
+            first = socket.socket(socket.AF_INET, kind)
+            held.append(first)
+            first.bind((CONTROLLER, 0))
+            port = first.getsockname()[1]
+            try:
+                for address in set(HOSTS.values()) - {CONTROLLER}:
+                    other = socket.socket(socket.AF_INET, kind)
+                    held.append(other)
+                    other.bind((address, port))
+            except OSError:
+                continue
+            found.append(port)
+    finally:
+        for sock in held:
+            sock.close()
+    return found
+
+
+class Daemon:
+    """A running daemon, its log in a file."""
+
+    def __init__(self, command: Sequence[str], log_path: Path, env: Mapping[str, str]) -> None:
+        self.log_path = log_path
+        with log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(env)
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """What it has logged so far."""
+        return self.log_path.read_text(errors="replace")
+
+    def signal(self, signum: int) -> None:
+        self.process.send_signal(signum)
+
+    def stop(self, timeout: float = 5.0) -> int:
+        """SIGTERM, then SIGKILL if that has no effect; return the exit status."""
+        if self.running:
+            # One that is stopped (SIGSTOP) could not end.
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            try:
+                self.process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        return self.process.wait()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+    def wait_for_log(self, text: str, timeout: float = 10.0) -> None:
+        """Wait until `text` is in the log."""
+        wait_until(lambda: text in self.log, timeout, f"{text!r} in {self.log_path}")
+
+
+class Root:
+    """The tree. `settings` of both ini files can be given by section, and changed later.
+
+    Temporary unless `path` is given; short by default, because channels are UNIX sockets.
+    """
+
+    def __init__(
+        self, path: Path | None = None, settings: Mapping[str, Mapping[str, object]] | None = None
+    ) -> None:
+        self._temporary = path is None
+        self.path = path or Path(tempfile.mkdtemp(prefix="mtce-guest-"))
+        udp = free_ports(4)
+        tcp = free_ports(2, socket.SOCK_STREAM)
+        self.agent_port, self.server_port, self.mtc_cmd_port, self.mtc_event_port = udp
+        self.vim_cmd_port, self.vim_port = tcp
+        self.daemons: list[Daemon] = []
+        self.channels.mkdir(parents=True)
+        for directory in ("etc/mtc", "etc/platform", "var/run", "var/log"):
+            (self.path / directory).mkdir(parents=True)
+        self.write_hosts(HOSTS)
+        (self.path / "etc/platform/platform.conf").write_text(
+            "nodetype=controller\nsubfunction=controller,worker\nmanagement_interface=lo\n"
+        )
+        (self.path / "etc/platform/.initial_config_complete").touch()
+        (self.path / "var/run/.goenabled").touch()
+        self.write_ini("guestAgent", "controller-0", settings or {})
+        self.write_ini("guestServer", "compute-0", settings or {})
+
+    @property
+    def channels(self) -> Path:
+        """The channel directory."""
+        return self.path / "var/lib/libvirt/qemu"
+
+    def write_hosts(self, addresses: Mapping[str, str]) -> None:
+        """Write /etc/hosts."""
+        lines = [f"{address}\t{name}\n" for name, address in addresses.items()]
+        (self.path / "etc/hosts").write_text("".join(lines))
+
+    def write_ini(
+        self, daemon: str, host: str, settings: Mapping[str, Mapping[str, object]]
+    ) -> Path:
+        """Write the daemon's ini: our ports and `host` as its name, then `settings` over it."""
+        sections: dict[str, dict[str, object]] = {
+            "agent": {
+                "rx_port": self.agent_port,
+                "vim_cmd_port": self.vim_cmd_port,
+                "hbs_failure_threshold": 1,
+            },
+            "client": {
+                "rx_port": self.server_port,
+                "hbs_failure_threshold": 1,
+                "hbs_pulse_period": 400,
+            },
+            "vim": {"address": "127.0.0.1", "port": self.vim_port},
+            "mtc": {"cmd_port": self.mtc_cmd_port, "event_port": self.mtc_event_port},
+            "host": {"name": host},
+        }
+        for name, values in settings.items():
+            sections.setdefault(name, {}).update(values)
+        text = ""
+        for name, values in sections.items():
+            text += f"[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in values.items())
+        path = self.path / f"etc/mtc/{daemon}.ini"
+        path.write_text(text)
+        return path
+
+    def start(self, program: str, *options: str, wait: bool = True) -> Daemon:
+        """Start bin/`program` in the foreground under this root; wait for its pidfile."""
+        command = [sys.executable, str(REPOSITORY / "bin" / program), "-f"]
+        command += ["--root", str(self.path), *options]
+        env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        daemon = Daemon(command, self.path / f"{program}.log", env)
+        self.daemons.append(daemon)
+        if wait:
+            self._wait_started(daemon, self.path / f"var/run/{program}.pid")
+        return daemon
+
+    def start_server(self, *options: str, wait: bool = True) -> Daemon:
+        """Start bin/guestServer."""
+        return self.start("guestServer", *options, wait=wait)
+
+    def start_agent(self, *options: str, wait: bool = True) -> Daemon:
+        """Start bin/guestAgent."""
+        return self.start("guestAgent", *options, wait=wait)
+
+    def _wait_started(self, daemon: Daemon, pidfile: Path, timeout: float = 10.0) -> None:
+        deadline = time.monotonic() + timeout
+        while True:
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                if int(pidfile.read_text()) == daemon.pid:
+                    return
+            if not daemon.running:
+                raise AssertionError(f"ended at once with {daemon.process.poll()}:\n{daemon.log}")
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no {pidfile} in {timeout} s:\n{daemon.log}")
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """Stop the daemons and remove the tree."""
+        for daemon in reversed(self.daemons):
+            daemon.stop()
+        if self._temporary:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def __enter__(self) -> Root:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
