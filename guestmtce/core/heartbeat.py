@@ -174,6 +174,7 @@ def _count_wrong(m: Machine, _message: ChallengeResponse) -> None:
 def _forgive(m: Machine, late: float) -> None:
     """Our process or host was stopped or starved: the silence is ours, ask again."""
     m.worker.stats.host_stalls += 1
+    m.answered_since = None
     m.port.stalled(late)
     _challenge(m)
 
@@ -211,6 +212,7 @@ def _stop(m: Machine, _argument: object = None) -> None:
     """Into waiting_init: no challenges; STOPPED if it was heartbeating."""
     m.port.cancel_timer(TimerName.TICK)
     m.port.cancel_timer(TimerName.GRACE)
+    m.answered_since = None
     if m.instance.heartbeating:
         m.instance.heartbeating = False
         m.reported_terms = None
@@ -249,8 +251,11 @@ def _suspend(m: Machine, _argument: object) -> None:
 
 
 def _resume(m: Machine, _argument: object) -> None:
-    """What was expected is over; in waiting_init the guest has a while to come back."""
+    """What was expected is over: old misses say nothing; the guest has a while to come back."""
+    if not m.expecting_silence:
+        return  # the grace that runs, runs on: repeats must not stretch it
     m.expecting_silence = False
+    m.instance.misses = 0
     if m.heartbeat_state is HeartbeatState.WAITING_INIT and m.instance.heartbeating:
         grace = max(GRACE_SECS, GRACE_INTERVALS * m.instance.interval)
         m.port.start_timer(TimerName.GRACE, grace)
