@@ -1,0 +1,295 @@
+"""What the tests of the sans-I/O core share: a fake clock, a recording port, a rig around them.
+
+A test is a list of inputs, then `rig.out()`: the list of outputs that they caused, in order.
+The port checks at each call what must hold at any time, so that every test of the state
+machines is a test of that too: whole messages only, nothing to a closed channel, consecutive
+sequence numbers, one question at a time about the heartbeat.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from guestmtce.core.fsm import InstanceFsm
+from guestmtce.core.guest_protocol import MESSAGE_LIMIT
+from guestmtce.core.instance import Instance, Worker
+from guestmtce.core.machine import TimerName
+from guestmtce.core.vocabulary import Command, Event, Notification
+
+UUID = "8d80875b-fa73-4ccb-bce3-1cd4df104401"
+HOSTNAME = "compute-0"
+INVOCATION_ID = 1804289383
+
+RUNNING = Command.HEARTBEAT_RUNNING
+STOPPED = Command.HEARTBEAT_STOPPED
+LOSS = Command.HEARTBEAT_LOSS
+ILLHEALTH = Command.HEARTBEAT_ILLHEALTH
+VOTE_NOTIFY = Command.VOTE_NOTIFY
+
+REVOCABLE = Notification.REVOCABLE
+IRREVOCABLE = Notification.IRREVOCABLE
+
+KEYS = {
+    "init_ack": ["invocation_id"],
+    "challenge": ["heartbeat_challenge"],
+    "action_notify": ["invocation_id", "event_type", "notification_type", "timeout_ms"],
+    "nack": ["invocation_id", "log_msg"],
+}
+HEADER = ["version", "revision", "msg_type", "sequence"]
+
+
+def message(msg_type: str, **members: Any) -> dict[str, Any]:
+    """Return a guest's message; a member given as `...` is left out."""
+    whole = {"version": 3, "revision": 1, "msg_type": msg_type, "sequence": 29, **members}
+    return {key: value for key, value in whole.items() if value is not ...}
+
+
+def init(**changes: Any) -> dict[str, Any]:
+    """Return the init of guest-channel.md's example, with changes."""
+    members = {
+        "invocation_id": INVOCATION_ID,
+        "name": "vm-1",
+        "heartbeat_interval_ms": 1000,
+        "vote_secs": 9,
+        "shutdown_notice_secs": 8,
+        "suspend_notice_secs": 7,
+        "resume_notice_secs": 14,
+        "restart_secs": 301,
+        "corrective_action": "reboot",
+    }
+    return message("init", **{**members, **changes})
+
+
+def answer(number: int, health: str = "healthy", action: str = "none", **changes: Any) -> Any:
+    """Return a challenge_response."""
+    members = {
+        "heartbeat_response": number,
+        "heartbeat_health": health,
+        "corrective_action": action,
+        "log_msg": "",
+    }
+    return message("challenge_response", **{**members, **changes})
+
+
+def action_response(
+    event: str, notification: str, vote: str, log_msg: str = "", **changes: Any
+) -> dict[str, Any]:
+    """Return the answer to a vote or notify."""
+    members = {
+        "invocation_id": INVOCATION_ID,
+        "event_type": event,
+        "notification_type": notification,
+        "vote_result": vote,
+        "log_msg": log_msg,
+    }
+    return message("action_response", **{**members, **changes})
+
+
+def leaving() -> dict[str, Any]:
+    """Return an exit."""
+    return message("exit", log_msg="bye")
+
+
+def as_line(members: Any) -> bytes:
+    """Return `members` as a guest writes them: newline, object, newline."""
+    return b"\n" + json.dumps(members, separators=(",", ":")).encode() + b"\n"
+
+
+class Clock:
+    """Monotonic seconds that only a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 5000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class RecordingPort:
+    """The outputs of an instance's machines: recorded, and checked at each call."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.fsm: InstanceFsm
+        self.outputs: list[Any] = []
+        self.sent: list[dict[str, Any]] = []
+        self.reports: list[tuple[Command, dict[str, Any]]] = []
+        self.notes: list[str] = []
+        self.bad: list[tuple[str, bytes]] = []
+        self.timers: dict[TimerName, float] = {}
+        # What a connect comes to: "opens", "refused" or "gone".
+        self.connects = "opens"
+        self.attempts: list[float] = []
+        self.open = False
+        self.forgotten = False
+        self.droppable: list[bool] = []
+
+    def send(self, data: bytes, *, droppable: bool = False) -> None:
+        assert self.open, "sent to a closed channel"
+        assert data[:1] == b"\n"
+        assert data[-1:] == b"\n"
+        line = data[1:-1]
+        assert b"\n" not in line
+        assert len(line) <= MESSAGE_LIMIT
+        members = json.loads(line)
+        assert json.dumps(members, separators=(",", ":")).encode() == line, "spaces, or not ASCII"
+        assert list(members) == HEADER + KEYS[members["msg_type"]]
+        assert members["version"] == 3
+        assert members["revision"] == 1
+        assert members["sequence"] == len(self.sent) + 1
+        self.sent.append(members)
+        self.droppable.append(droppable)
+        self.outputs.append(members["msg_type"])
+
+    def connect(self) -> None:
+        assert not self.open, "connects while it is connected"
+        self.attempts.append(self.clock.now)
+        self.outputs.append("connect")
+        if self.connects == "opens":
+            self.open = True
+            self.fsm.connected()
+        elif self.connects == "refused":
+            self.fsm.connect_failed()
+        else:
+            self.fsm.file_gone()
+
+    def disconnect(self) -> None:
+        self.open = False
+        self.outputs.append("disconnect")
+
+    def start_timer(self, name: TimerName, delay: float) -> None:
+        assert delay >= 0
+        assert not self.forgotten, "a timer outlives its instance"
+        self.timers[name] = self.clock.now + delay
+
+    def cancel_timer(self, name: TimerName) -> None:
+        self.timers.pop(name, None)
+
+    def report(self, command: Command, members: dict[str, Any]) -> None:
+        assert not self.forgotten, "a report of a deleted instance"
+        self.reports.append((command, dict(members)))
+        self.outputs.append(command)
+
+    def forget(self) -> None:
+        self.outputs.append("forget")
+        self.fsm.delete()
+        self.forgotten = True
+
+    def note(self, text: str, *args: object) -> None:
+        self.notes.append(text % args)
+
+    def bad_message(self, reason: str, excerpt: bytes) -> None:
+        assert isinstance(excerpt, bytes)
+        self.bad.append((reason, excerpt))
+
+    def stalled(self, late: float) -> None:
+        self.outputs.append("stalled")
+
+
+class Rig:
+    """One instance's state machines with a recording port and a clock of their own."""
+
+    def __init__(self, *, threshold: int = 1, reporting: bool = True, host: bool = True) -> None:
+        self.clock = Clock()
+        self.numbers = iter(range(100, 2**31))
+        self.worker = Worker(
+            HOSTNAME,
+            clock=self.clock,
+            random_number=lambda: next(self.numbers),
+            failure_threshold=threshold,
+            reporting=host,
+        )
+        self.stats = self.worker.stats
+        self.instance = Instance(UUID)
+        self.port = RecordingPort(self.clock)
+        self.fsm = InstanceFsm(self.instance, self.worker, self.port)
+        self.port.fsm = self.fsm
+        if reporting:
+            self.fsm.provision(True)
+
+    def out(self) -> list[Any]:
+        """Return the outputs since the last call of this."""
+        outputs, self.port.outputs = self.port.outputs, []
+        return outputs
+
+    def say(self, *messages: Any) -> None:
+        """The guest says these."""
+        for members in messages:
+            self.fsm.received(as_line(members))
+
+    def connect(self) -> Rig:
+        """The socket file appears, and connecting works."""
+        self.fsm.file_found()
+        assert self.instance.connected
+        return self
+
+    def answer(self, health: str = "healthy", action: str = "none", **changes: Any) -> None:
+        """The guest answers the newest challenge."""
+        self.say(answer(self.challenge, health, action, **changes))
+
+    def beat(self, **changes: Any) -> Rig:
+        """The guest inits and answers: it is heartbeating, and the outputs are forgotten."""
+        if not self.instance.connected:
+            self.connect()
+        self.say(init(**changes))
+        self.answer()
+        assert self.instance.heartbeating
+        self.out()
+        return self
+
+    def beats(self, seconds: float) -> None:
+        """The guest answers each challenge at once for so long."""
+        end = self.clock.now + seconds
+        while self.clock.now < end:
+            known = self.challenge
+            self.advance(min(self.instance.interval, end - self.clock.now))
+            if self.challenge != known:
+                self.answer()
+
+    @property
+    def challenge(self) -> int:
+        """The number of the newest challenge."""
+        challenges = [m for m in self.port.sent if m["msg_type"] == "challenge"]
+        number: int = challenges[-1]["heartbeat_challenge"]
+        return number
+
+    @property
+    def last_sent(self) -> dict[str, Any]:
+        return self.port.sent[-1]
+
+    @property
+    def last_report(self) -> dict[str, Any]:
+        return self.port.reports[-1][1]
+
+    def advance(self, seconds: float) -> None:
+        """Let time go by; timers ring exactly at their time, in order."""
+        end = self.clock.now + seconds
+        while self.port.timers and min(self.port.timers.values()) <= end:
+            self.clock.now = max(self.clock.now, min(self.port.timers.values()))
+            self._ring_first()
+        self.clock.now = end
+
+    def stall(self, seconds: float) -> None:
+        """Our process stands still so long; then the timers that came due ring, late."""
+        self.clock.now += seconds
+        while self.port.timers and min(self.port.timers.values()) <= self.clock.now:
+            self._ring_first()
+
+    def _ring_first(self) -> None:
+        name = min(self.port.timers, key=lambda timer: self.port.timers[timer])
+        when = self.port.timers.pop(name)
+        self.fsm.timer_rang(name, self.clock.now - when)
+
+    def left(self, name: TimerName) -> float | None:
+        """Return how long that timer still runs, None if it does not."""
+        when = self.port.timers.get(name)
+        return None if when is None else round(when - self.clock.now, 6)
+
+    def vote(self, event: str) -> None:
+        """GuestAgent asks for the guest's consent."""
+        self.fsm.ask(Event(event), REVOCABLE)
+
+    def notify(self, event: str) -> None:
+        """GuestAgent has the guest told."""
+        self.fsm.ask(Event(event), IRREVOCABLE)
