@@ -55,3 +55,8 @@ def write_atomic(path: str, text: str, mode: int = 0o644) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def make_parent(path: str) -> None:
+    """Make the directory that `path` is to be in, where it is missing. Raises OSError."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)

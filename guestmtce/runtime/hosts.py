@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 HOSTS_PATH = "/etc/hosts"
 
 _MAX_NAME = 255
+_MAX_INTERFACE = 15
 _SIOCGIFADDR = 0x8915
 # struct ifreq: the interface's name, then a sockaddr_in whose address stands 20 bytes in.
 _IFREQ = struct.Struct("16s24x")
@@ -96,6 +97,8 @@ def interface_address(interface: str) -> str | None:
 
     Of IPv6 addresses a global one goes before a link-local one.
     """
+    if len(interface) > _MAX_INTERFACE:
+        return None
     return _ipv4_address(interface) or _ipv6_address(interface)
 
 

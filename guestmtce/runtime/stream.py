@@ -10,11 +10,11 @@ import errno
 import os
 import selectors
 import socket
-import stat
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from guestmtce.runtime import unix
 from guestmtce.runtime.loop import Loop, Timer
 
 # One read of this size a turn, so that a flooding peer cannot starve another.
@@ -209,29 +209,9 @@ def _reason(error: OSError) -> str:
 
 
 def connect_unix(directory: str, name: str) -> socket.socket:
-    """Return a non-blocking stream socket connected to the UNIX socket `name` in `directory`.
+    """Return a non-blocking stream socket connected to the socket `name` in `directory`.
 
-    `name` itself must be a socket, not a symbolic link to one; the path may be longer than
-    `sun_path` (guest-channel.md, Connecting). Raises OSError with the path in it:
-    FileNotFoundError, ENOTSOCK, ConnectionRefusedError (nobody listens), BlockingIOError
-    (the listen queue is full: a failure, it will not complete later), …
+    The path may be longer than `sun_path`; a symbolic link is refused (guest-channel.md,
+    Discovery and Connecting). Raises OSError as `unix.connect` does.
     """
-    path = os.path.join(directory, name)
-    # A descriptor of the very file: no other can take its place between check and connect.
-    file = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISSOCK(os.fstat(file).st_mode):
-            raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK), path)
-        return _connect(f"/proc/self/fd/{file}", path)
-    finally:
-        os.close(file)
-
-
-def _connect(address: str, path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        sock.connect(address)
-    except OSError as error:
-        sock.close()
-        raise OSError(error.errno, error.strerror, path) from error
-    return sock
+    return unix.connect(os.path.join(directory, name))
