@@ -38,6 +38,10 @@ class Source(NamedTuple):
     text: str
 
 
+# Returns the file that has this absolute path (below the root); raises OSError.
+Reader = Callable[[str], Source]
+
+
 def _port(text: str) -> int:
     return _number(text, 1, _MAX_PORT)
 
@@ -241,32 +245,58 @@ def _index_lines(text: str) -> dict[tuple[str, str], int]:
     return lines
 
 
-def load_server(ini: Source | ConfigError) -> Loaded[ServerSettings]:
-    """Read guestServer's settings; `ini` is a ConfigError if the file could not be read."""
-    return _load(ServerSettings, ini, {})
+class PlatformConf(NamedTuple):
+    """What the daemons use of /etc/platform/platform.conf; empty where it says nothing."""
+
+    management_interface: str = ""
+    subfunction: str = ""
+    nodetype: str = ""
 
 
-def load_agent(ini: Source | ConfigError, others: Mapping[str, Source]) -> Loaded[AgentSettings]:
-    """Read guestAgent's settings; `others` has MTC_CONF and NFV_CONF by name, where they exist."""
-    return _load(AgentSettings, ini, others)
+def parse_platform_conf(text: str) -> PlatformConf:
+    """Read shell-style `key=value` lines; what is not one of ours, or not a line, is skipped."""
+    values: dict[str, str] = {}
+    for line in text.splitlines():
+        key, equals, value = line.partition("=")
+        if not equals or key.strip() not in PlatformConf._fields:
+            continue
+        try:
+            words = shlex.split(value, comments=True)
+        except ValueError:
+            continue
+        values[key.strip()] = words[0] if words else ""
+    return PlatformConf(**values)
 
 
-def _load(settings: type[S], ini: Source | ConfigError, others: Mapping[str, Source]) -> Loaded[S]:
-    if isinstance(ini, ConfigError):
-        return Loaded(None, [ini], [])
-    problems: list[ConfigError] = []
-    warnings: list[str] = []
+def load_server(read: Reader) -> Loaded[ServerSettings]:
+    """Read guestServer's settings from its ini."""
+    return _load(ServerSettings, SERVER_INI, read)
+
+
+def load_agent(read: Reader) -> Loaded[AgentSettings]:
+    """Read guestAgent's settings from its ini, and the ports that others' files name."""
+    return _load(AgentSettings, AGENT_INI, read)
+
+
+def load_platform(read: Reader) -> PlatformConf:
+    """Read /etc/platform/platform.conf; one that cannot be read says nothing."""
     try:
-        own = _IniFile(ini)
+        return parse_platform_conf(read(PLATFORM_CONF).text)
+    except OSError:
+        return PlatformConf()
+
+
+def _load(settings: type[S], ini: str, read: Reader) -> Loaded[S]:
+    try:
+        own = _IniFile(read(ini))
+    except OSError as error:
+        problem = f"cannot read it: {error.strerror}"
+        return Loaded(None, [ConfigError(problem, path=str(error.filename or ini))], [])
     except ConfigError as error:
         return Loaded(None, [error], [])
-    foreign: dict[str, _IniFile] = {}
-    for name, source in others.items():
-        try:
-            foreign[name] = _IniFile(source)
-        except ConfigError as error:
-            # Another service's file: its defaults serve, ours to read is only one key of it.
-            warnings.append(f"{error}; using the default")
+    problems: list[ConfigError] = []
+    warnings: list[str] = []
+    foreign = _read_foreign(settings, read, warnings)
     _check_all(own, problems, warnings)
     values: dict[str, Any] = {}
     for row in dataclasses.fields(settings):
@@ -274,6 +304,23 @@ def _load(settings: type[S], ini: Source | ConfigError, others: Mapping[str, Sou
     if problems:
         return Loaded(None, problems, warnings)
     return Loaded(settings(**values), problems, warnings)
+
+
+def _read_foreign(settings: type[S], read: Reader, warnings: list[str]) -> dict[str, _IniFile]:
+    """Return the other services' files that the table names; a missing one is no matter."""
+    rows = dataclasses.fields(settings)
+    foreign: dict[str, _IniFile] = {}
+    for path in dict.fromkeys(row.metadata["also"][0] for row in rows if row.metadata["also"]):
+        try:
+            foreign[path] = _IniFile(read(path))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            warnings.append(f"{error.filename or path}: cannot read it: {error.strerror}")
+        except ConfigError as error:
+            # Only one key of it is ours to read.
+            warnings.append(f"{error}; using the default")
+    return foreign
 
 
 def _check_all(own: _IniFile, problems: list[ConfigError], warnings: list[str]) -> None:
@@ -363,26 +410,3 @@ def changes(old: S, new: S) -> tuple[S, list[str], list[str]]:
         else:
             deferred.append(name)
     return dataclasses.replace(old, **taken), applied, deferred
-
-
-class PlatformConf(NamedTuple):
-    """What the daemons use of /etc/platform/platform.conf; empty where it says nothing."""
-
-    management_interface: str = ""
-    subfunction: str = ""
-    nodetype: str = ""
-
-
-def parse_platform_conf(text: str) -> PlatformConf:
-    """Read shell-style `key=value` lines; what is not one of ours, or not a line, is skipped."""
-    values: dict[str, str] = {}
-    for line in text.splitlines():
-        key, equals, value = line.partition("=")
-        if not equals or key.strip() not in PlatformConf._fields:
-            continue
-        try:
-            words = shlex.split(value, comments=True)
-        except ValueError:
-            continue
-        values[key.strip()] = words[0] if words else ""
-    return PlatformConf(**values)

@@ -61,7 +61,7 @@ class AgentLink:
         self._hostname = hostname
         self._hosts = hosts
         self._management_interface = management_interface
-        self._handlers: dict[int, MessageHandler] = {**handlers}
+        self._handlers: dict[int, MessageHandler] = dict(handlers.items())
         self._socket: DatagramSocket | None = None
         self._believed: frozenset[str] = frozenset()
         self._controller: str | None = None

@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from guestmtce.core import config
@@ -18,8 +19,9 @@ from guestmtce.core.errors import PeerError
 from guestmtce.core.guest_protocol import CHALLENGE_LIMIT
 from guestmtce.core.instance import Ignored, Worker
 from guestmtce.core.mtc_message import MtcMessage
-from guestmtce.core.vocabulary import HEARTBEAT_SERVICE, Command, Notification
+from guestmtce.core.vocabulary import HEARTBEAT_SERVICE, Command, Notification, canonical_uuid
 from guestmtce.runtime import files
+from guestmtce.runtime.control import Handler
 from guestmtce.runtime.hosts import HostsFile
 from guestmtce.runtime.loop import Loop, Timer
 from guestmtce.server.agent_link import AgentLink, MessageHandler
@@ -57,7 +59,6 @@ class GuestServer:
         )
         self._loop = loop
         self._root = root
-        self._started_at = loop.time()
         self._ignored = Ignored()
         self._directory = ChannelDirectory(loop, self._path(settings.channel_directory), self)
         handlers: dict[Command, MessageHandler] = {
@@ -77,7 +78,7 @@ class GuestServer:
             management_interface=platform.management_interface,
             handlers=handlers,
         )
-        self.metrics = ServerMetrics(loop, self)
+        self._metrics = ServerMetrics(loop, self)
         self._discovering = False
         self._waited = 0.0
         self._timer: Timer | None = None
@@ -90,10 +91,10 @@ class GuestServer:
     def start(self) -> None:
         """Bind, then wait for the platform, then discover. Raises StartError."""
         self.link.open()
-        self.metrics.start(self._metrics_path())
+        self._metrics.start(self._metrics_path())
         self._await_platform()
 
-    def stop(self) -> None:
+    def stop(self, done: Callable[[], None]) -> None:
         """Close everything at once. No STOPPED is sent: the guests are as well as before."""
         if self._timer is not None:
             self._timer.cancel()
@@ -101,16 +102,21 @@ class GuestServer:
         for channel in self.channels.values():
             channel.fsm.delete()
         self.channels.clear()
-        self.metrics.stop()
+        self._metrics.stop()
         self.link.close()
+        done()
 
     def reload(self, settings: ServerSettings) -> None:
-        """Go by changed settings (SIGHUP); only live ones differ."""
-        self.settings = settings
-        self.worker.failure_threshold = settings.hbs_failure_threshold
-        self.worker.pulse_period_ms = settings.hbs_pulse_period_ms
-        self.link.reload(settings)
-        self.metrics.start(self._metrics_path())
+        """Take over what can change while running (SIGHUP); name the rest in the log."""
+        self.settings, applied, deferred = config.changes(self.settings, settings)
+        for name in applied:
+            log.info("%s changed", name)
+        for name in deferred:
+            log.warning("%s changed: it needs a restart", name)
+        self.worker.failure_threshold = self.settings.hbs_failure_threshold
+        self.worker.pulse_period_ms = self.settings.hbs_pulse_period_ms
+        self.link.reload(self.settings)
+        self._metrics.start(self._metrics_path())
 
     def _metrics_path(self) -> str | None:
         path = self.settings.metrics_file
@@ -234,9 +240,8 @@ class GuestServer:
         log.info("instance %s: asked, %s %s", uuid, notification, event)
         channel.fsm.ask(event, notification)
 
-    @property
     def problems(self) -> list[str]:
-        """What an operator should know, for guestctl's `status`."""
+        """Return what makes this daemon degraded, one sentence each."""
         found = list(self.link.problems)
         if not self._discovering:
             found.append("waiting for the platform: " + ", ".join(FLAG_FILES))
@@ -245,7 +250,7 @@ class GuestServer:
         return found
 
     def summary(self) -> dict[str, Any]:
-        """Return the counters and totals for guestctl and the health file."""
+        """Return the numbers that an operator wants first."""
         channels = self.channels.values()
         stats = self.worker.stats
         return {
@@ -274,10 +279,34 @@ class GuestServer:
             "inotify_overflows": self._directory.overflows,
         }
 
-    def instances(self) -> list[dict[str, Any]]:
-        """Return every instance, for guestctl and the state dump."""
-        return [channel.summary(self.hostname) for channel in self.channels.values()]
+    def dump(self) -> dict[str, Any]:
+        """Return the full state."""
+        return {
+            "configuration": self.configuration().splitlines(),
+            "summary": self.summary(),
+            "instances": self._instances(),
+        }
 
     def configuration(self) -> str:
-        """Return the effective configuration as ini text."""
+        """Return the settings in force as ini text."""
         return config.describe(self.settings)
+
+    def metrics(self) -> str:
+        """Return the metrics as Prometheus text."""
+        return self._metrics.render()
+
+    def commands(self) -> Mapping[str, Handler]:
+        """Return the control commands of guestctl that only a guestServer answers."""
+        return {
+            "instances": lambda _request: {"instances": self._instances()},
+            "show": self._show,
+        }
+
+    def _instances(self) -> list[dict[str, Any]]:
+        return [channel.summary(self.hostname) for channel in self.channels.values()]
+
+    def _show(self, request: dict[str, Any]) -> dict[str, Any]:
+        channel = self.channels.get(canonical_uuid(str(request.get("uuid"))) or "")
+        if channel is None:
+            return {"error": "no such instance"}
+        return {"instance": channel.summary(self.hostname)}
