@@ -53,10 +53,10 @@ def closed(m: Machine) -> None:
 def idle_timer(m: Machine) -> None:
     """Look whether anything came through; silence that is expected does not count."""
     quiet = m.worker.clock() - m.instance.last_message_at
-    if m.instance.heartbeating or m.expecting_silence:
-        m.port.start_timer(TimerName.IDLE, IDLE_SECS)
-    elif quiet < IDLE_SECS:
+    if quiet < IDLE_SECS:
         m.port.start_timer(TimerName.IDLE, IDLE_SECS - quiet)
+    elif m.instance.heartbeating or m.expecting_silence:
+        m.port.start_timer(TimerName.IDLE, IDLE_SECS)
     else:
         step(m, Input.IDLE)
 
