@@ -1,0 +1,383 @@
+"""The rules of vim.md, "Rules for events", and decision 12."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from guestmtce.core.vim_queue import Delivery, Ended, Kind, VimQueue, backoff
+
+A, B = "instance-a", "instance-b"
+
+
+@pytest.fixture
+def drops() -> list:
+    return []
+
+
+@pytest.fixture
+def queue(drops: list) -> VimQueue:
+    return VimQueue(lambda *drop: drops.append(drop))
+
+
+def kinds(deliveries: list) -> list:
+    return [(delivery.key, delivery.event.kind) for delivery in deliveries]
+
+
+def only(deliveries: list) -> Delivery:
+    assert len(deliveries) == 1
+    return deliveries[0]
+
+
+def make_suspect(queue: VimQueue, now: float = 0.0) -> None:
+    """A connect fails; the event that found out is taken away again."""
+    queue.put("finder", Kind.SERVICE, now)
+    delivery = next(d for d in queue.poll(now) if d.key == "finder")
+    queue.forget("finder")
+    queue.done(delivery, Ended.NOT_DELIVERED, now)
+
+
+def test_one_request_of_an_instance_at_a_time_in_order(queue):
+    queue.put(A, Kind.SERVICE, 0)
+    queue.put(A, Kind.ALARM, 0)
+    first = only(queue.poll(0))
+    assert first.event.kind is Kind.SERVICE
+    assert queue.poll(0) == []
+    queue.done(first, Ended.TAKEN, 0.1)
+    assert kinds(queue.poll(0.1)) == [(A, Kind.ALARM)]
+
+
+def test_at_most_four_connections(queue):
+    for number in range(6):
+        queue.put(f"instance-{number}", Kind.SERVICE, 0)
+    flying = queue.poll(0)
+    assert len(flying) == 4
+    queue.done(flying[0], Ended.TAKEN, 0)
+    assert len(queue.poll(0)) == 1
+
+
+def test_a_queued_service_is_replaced_by_a_newer_one(queue):
+    queue.put(A, Kind.SERVICE, 0)
+    flying = only(queue.poll(0))
+    queue.put(A, Kind.SERVICE, 1)
+    queue.put(A, Kind.SERVICE, 1)
+    queue.done(flying, Ended.TAKEN, 1)
+    queue.done(only(queue.poll(1)), Ended.TAKEN, 1)
+    assert queue.poll(2) == []
+
+
+def test_the_newest_service_comes_after_what_was_queued_before_it(queue):
+    queue.put(A, Kind.SERVICE, 0)
+    queue.put(A, Kind.ACTION, 0, "vote")
+    queue.put(A, Kind.SERVICE, 0)
+    assert only(queue.poll(0)).event.kind is Kind.ACTION
+
+
+def test_queues_are_bounded(queue, drops):
+    for number in range(9):
+        queue.put(A, Kind.SERVICE, 0)
+        queue.put(A, Kind.ALARM, 0, number)
+        queue.put(A, Kind.ACTION, 0, number)
+    assert len(queue) == 1 + 1 + 4
+    assert drops.count((A, Kind.ALARM, "replaced")) == 8
+    assert drops.count((A, Kind.ACTION, "replaced")) == 5
+
+
+def test_votes_and_alarms_go_before_the_states_of_others(queue):
+    for number in range(10):
+        queue.put(f"instance-{number}", Kind.SERVICE, 0)
+    queue.put(A, Kind.ACTION, 0, "vote")
+    assert kinds(queue.poll(0))[0] == (A, Kind.ACTION)
+
+
+@pytest.mark.parametrize("kind", [Kind.ALARM, Kind.ACTION])
+@pytest.mark.parametrize("ended", [Ended.TAKEN, Ended.TAKEN_BADLY, Ended.TIMED_OUT])
+def test_what_was_delivered_is_never_repeated(queue, kind, ended):
+    """Delivered: written entirely, and the VIM closed, answered, or let the deadline pass."""
+    queue.put(A, kind, 0, "x")
+    queue.done(only(queue.poll(0)), ended, 20)
+    assert len(queue) == 0
+
+
+@pytest.mark.parametrize("ended", [Ended.TAKEN_BADLY, Ended.TIMED_OUT])
+def test_a_service_is_repeated_after_a_timeout_reset_or_5xx(queue, ended):
+    queue.put(A, Kind.SERVICE, 0)
+    queue.done(only(queue.poll(0)), ended, 20)
+    assert queue.poll(20.5) == []
+    assert kinds(queue.poll(21)) == [(A, Kind.SERVICE)]
+
+
+def test_a_service_that_was_taken_is_not_repeated(queue):
+    queue.put(A, Kind.SERVICE, 0)
+    queue.done(only(queue.poll(0)), Ended.TAKEN, 1)
+    assert queue.wake_at() is None
+
+
+def test_a_repeated_service_holds_up_no_alarm(queue):
+    queue.put(A, Kind.SERVICE, 0)
+    queue.put(A, Kind.ALARM, 0, "failed")
+    queue.done(only(queue.poll(0)), Ended.TAKEN_BADLY, 0.1)
+    assert kinds(queue.poll(0.1)) == [(A, Kind.ALARM)]
+
+
+def test_a_new_state_does_not_wait_for_the_repeat_of_an_old_one(queue):
+    queue.put(A, Kind.SERVICE, 0)
+    queue.done(only(queue.poll(0)), Ended.TAKEN_BADLY, 0)
+    queue.put(A, Kind.SERVICE, 0.2)
+    assert kinds(queue.poll(0.2)) == [(A, Kind.SERVICE)]
+
+
+def test_retries_after_1_2_4_up_to_30_seconds():
+    assert [backoff(n) for n in range(1, 8)] == [1, 2, 4, 8, 16, 30, 30]
+    assert backoff(10_000) == 30
+
+
+def test_a_vim_that_is_down_is_tried_after_1_2_4_up_to_30_seconds(queue):
+    queue.put(A, Kind.SERVICE, 0)
+    now, gaps = 0.0, []
+    for _ in range(8):
+        queue.done(only(queue.poll(now)), Ended.NOT_DELIVERED, now)
+        wake = queue.wake_at()
+        gaps.append(wake - now)
+        assert queue.poll(wake - 0.01) == []
+        now = wake
+    assert gaps == [1, 2, 4, 8, 16, 30, 30, 30]
+
+
+def test_four_requests_refused_together_are_one_failure(queue):
+    for number in range(4):
+        queue.put(f"instance-{number}", Kind.SERVICE, 0)
+    for delivery in queue.poll(0):
+        queue.done(delivery, Ended.NOT_DELIVERED, 0)
+    assert queue.wake_at() == 1
+
+
+def test_an_undelivered_alarm_keeps_its_place(queue):
+    queue.put(A, Kind.ALARM, 0, "failed")
+    flying = only(queue.poll(0))
+    queue.put(A, Kind.SERVICE, 0)
+    queue.done(flying, Ended.NOT_DELIVERED, 0)
+    probe = only(queue.poll(1))
+    assert probe.is_probe
+    queue.done(probe, Ended.TAKEN, 1)
+    assert kinds(queue.poll(1)) == [(A, Kind.ALARM)]
+
+
+def test_no_alarm_or_action_is_written_while_a_request_is_outstanding_for_2_s(queue):
+    queue.put(A, Kind.SERVICE, 0)
+    hung = only(queue.poll(0))
+    assert queue.wake_at() == 2
+    queue.poll(2)
+    queue.put(B, Kind.ALARM, 2, "failed")
+    assert queue.poll(2.5) == []
+    queue.done(hung, Ended.TAKEN, 2.8)
+    assert kinds(queue.poll(2.8)) == [(B, Kind.ALARM)]
+
+
+def test_before_2_s_it_is_written(queue):
+    queue.put(A, Kind.SERVICE, 0)
+    queue.poll(0)
+    queue.put(B, Kind.ALARM, 1.9, "failed")
+    assert kinds(queue.poll(1.9)) == [(B, Kind.ALARM)]
+
+
+def test_no_alarm_or_action_is_written_after_a_connect_failed_until_one_request_ends_well(queue):
+    make_suspect(queue)
+    queue.put(A, Kind.SERVICE, 0)
+    queue.put(B, Kind.ACTION, 0, "vote")
+    probe = only(queue.poll(1))
+    assert kinds([probe]) == [(A, Kind.SERVICE)]
+    assert queue.poll(1.5) == []
+    queue.done(probe, Ended.TAKEN, 1.6)
+    assert kinds(queue.poll(1.6)) == [(B, Kind.ACTION)]
+
+
+@pytest.mark.parametrize("kind", [Kind.HOST_STATE, Kind.INSTANCES])
+def test_a_query_probes_too(queue, kind):
+    make_suspect(queue)
+    queue.put("host 1", kind, 0)
+    assert only(queue.poll(1)).is_probe
+
+
+def test_where_only_an_alarm_waits_the_state_of_its_instance_probes(queue):
+    make_suspect(queue)
+    queue.put(A, Kind.ALARM, 0, "failed")
+    probe = only(queue.poll(1))
+    assert kinds([probe]) == [(A, Kind.SERVICE)]
+    queue.done(probe, Ended.NOT_DELIVERED, 1)
+    assert len(queue) == 1
+    queue.done(only(queue.poll(3)), Ended.TAKEN, 3)
+    assert kinds(queue.poll(3)) == [(A, Kind.ALARM)]
+
+
+def test_news_and_signs_of_life_shorten_a_long_wait_to_a_second_after_the_last_try(queue):
+    queue.put(A, Kind.SERVICE, 0)
+    now = 0.0
+    for _ in range(6):
+        queue.done(only(queue.poll(now)), Ended.NOT_DELIVERED, now)
+        now = queue.wake_at()
+    tried = now - 30
+    queue.vim_spoke(tried + 0.3)
+    assert queue.wake_at() == tried + 1
+    queue.vim_spoke(tried + 5)
+    assert queue.wake_at() == tried + 1
+
+
+def test_an_action_is_dropped_when_its_window_is_over(queue, drops):
+    make_suspect(queue)
+    queue.put(A, Kind.ACTION, 0, "vote", expires=9)
+    assert queue.wake_at() is not None
+    queue.poll(9)
+    assert drops == [(A, Kind.ACTION, "expired")]
+
+
+def test_an_action_whose_window_ended_on_its_way_is_not_tried_again(queue, drops):
+    queue.put(A, Kind.ACTION, 0, "vote", expires=9)
+    queue.done(only(queue.poll(0)), Ended.NOT_DELIVERED, 9.5)
+    assert drops == [(A, Kind.ACTION, "expired")]
+
+
+def test_a_stale_alarm_is_withdrawn(queue, drops):
+    make_suspect(queue)
+    queue.put(A, Kind.SERVICE, 0)
+    queue.put(A, Kind.ALARM, 0, "failed")
+    queue.withdraw(A, Kind.ALARM, reason="heartbeats")
+    assert drops == [(A, Kind.ALARM, "heartbeats")]
+    assert len(queue) == 1
+
+
+def test_only_the_named_alarm_is_withdrawn(queue):
+    queue.put(A, Kind.ALARM, 0, "unhealthy")
+    queue.withdraw(A, Kind.ALARM, reason="heartbeats", only=lambda state: state == "failed")
+    assert len(queue) == 1
+
+
+def test_an_alarm_withdrawn_on_its_way_is_not_tried_again(queue):
+    queue.put(A, Kind.ALARM, 0, "failed")
+    flying = only(queue.poll(0))
+    queue.withdraw(A, Kind.ALARM, reason="heartbeats")
+    queue.done(flying, Ended.NOT_DELIVERED, 0.1)
+    assert len(queue) == 0
+
+
+def test_everything_of_a_deleted_instance_goes(queue):
+    queue.put(A, Kind.SERVICE, 0)
+    flying = only(queue.poll(0))
+    queue.put(A, Kind.SERVICE, 0)
+    queue.put(A, Kind.ALARM, 0, "failed")
+    queue.forget(A)
+    queue.done(flying, Ended.TIMED_OUT, 20)
+    assert len(queue) == 0
+    assert queue.poll(100) == []
+
+
+def test_a_query_on_its_way_is_not_asked_twice(queue):
+    queue.put("host 1", Kind.HOST_STATE, 0)
+    flying = only(queue.poll(0))
+    queue.put("host 1", Kind.HOST_STATE, 10)
+    queue.put("host 1", Kind.INSTANCES, 10)
+    queue.done(flying, Ended.TAKEN, 10)
+    assert kinds(queue.poll(10)) == [("host 1", Kind.INSTANCES)]
+
+
+def test_after_an_outage_each_instance_is_told_once(queue):
+    """After an outage of the VIM the current state is what it hears."""
+    make_suspect(queue)
+    for second in range(30):
+        for number in range(20):
+            queue.put(f"instance-{number}", Kind.SERVICE, second)
+    told = []
+    now = 30.0
+    while deliveries := queue.poll(now):
+        for delivery in deliveries:
+            told.append(delivery.key)
+            queue.done(delivery, Ended.TAKEN, now)
+    assert sorted(told) == sorted({f"instance-{number}" for number in range(20)})
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Any events, any endings, any times: the invariants of the rules hold."""
+
+    keys = st.sampled_from([f"instance-{number}" for number in range(7)])
+
+    @initialize()
+    def start(self):
+        self.queue = VimQueue()
+        self.now = 0.0
+        self.flying: list = []
+        self.sent_urgent: set = set()
+
+    @rule(key=keys, kind=st.sampled_from(Kind), window=st.sampled_from([None, 0.5, 9.0]))
+    def put(self, key, kind, window):
+        expires = self.now + window if window and kind in (Kind.ALARM, Kind.ACTION) else None
+        self.queue.put(key, kind, self.now, object(), expires)
+
+    @rule(key=keys, kind=st.sampled_from(Kind))
+    def withdraw(self, key, kind):
+        self.queue.withdraw(key, kind, reason="stale")
+
+    @rule(key=keys)
+    def forget(self, key):
+        self.queue.forget(key)
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 2.5, 20.0]))
+    def wait(self, seconds):
+        self.now += seconds
+
+    @rule()
+    def wait_until_due(self):
+        self.now = max(self.now, self.queue.wake_at() or self.now)
+
+    @rule()
+    def poll(self):
+        was_suspect = self.queue.suspect
+        for delivery in self.queue.poll(self.now):
+            event = delivery.event
+            if event.kind in (Kind.ALARM, Kind.ACTION):
+                assert not self.queue.suspect
+                assert not was_suspect
+                assert event.expires is None or event.expires > self.now
+                assert id(event) not in self.sent_urgent
+            assert event.kind is Kind.SERVICE or event.wanted
+            assert delivery.key not in [other.key for other in self.flying]
+            self.flying.append(delivery)
+        wake = self.queue.wake_at()
+        assert wake is None or wake > self.now, "the owner would spin"
+
+    @precondition(lambda self: self.flying)
+    @rule(data=st.data(), ended=st.sampled_from(Ended))
+    def done(self, data, ended):
+        delivery = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
+        self.queue.done(delivery, ended, self.now)
+        if ended is not Ended.NOT_DELIVERED and delivery.event.kind in (Kind.ALARM, Kind.ACTION):
+            self.sent_urgent.add(id(delivery.event))
+            self.keep_alive = [*getattr(self, "keep_alive", []), delivery]
+
+    @invariant()
+    def bounded(self):
+        if hasattr(self, "queue"):
+            assert self.queue.in_flight == len(self.flying) <= 4
+            # one of each kind and four actions; a fifth action may come back undelivered
+            assert len(self.queue) <= 7 * (4 + 5)
+
+    def teardown(self):
+        """With a VIM that takes everything, everything that waits goes out, and then rest."""
+        if not hasattr(self, "queue"):
+            return
+        for delivery in self.flying:
+            self.queue.done(delivery, Ended.TAKEN, self.now)
+        for _ in range(300):
+            wake = self.queue.wake_at()
+            if not len(self.queue):
+                break
+            self.now = max(self.now, wake or self.now)
+            for delivery in self.queue.poll(self.now):
+                self.queue.done(delivery, Ended.TAKEN, self.now)
+        assert len(self.queue) == 0
+        assert not self.queue._lanes
+
+
+TestQueueMachine = QueueMachine.TestCase
+TestQueueMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
