@@ -1,0 +1,598 @@
+"""The guest client's protocol, framing and settings, without I/O."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import selectors
+import stat
+import tty
+
+import pytest
+
+from guest import guest_client
+from guest.guest_client import (
+    Actions,
+    Channel,
+    Framer,
+    GuestProtocol,
+    Notification,
+    Outcome,
+    SettingError,
+    Settings,
+    State,
+    clean_text,
+    encode,
+    vote_of,
+)
+from tests.peers import wire
+
+ID = 1804289383
+
+
+class FakeActions(Actions):
+    """Records what the protocol asks for."""
+
+    def __init__(self):
+        self.sent = []
+        self.events = []
+        self._reader = wire.MessageReader()
+
+    def send(self, message):
+        self.sent += self._reader.feed(message)
+
+    def start_event(self, notification):
+        self.events.append(notification)
+
+    def take(self):
+        taken, self.sent = self.sent, []
+        return taken
+
+
+class Guest:
+    """A protocol with its fake surroundings."""
+
+    def __init__(self, **settings):
+        self.actions = FakeActions()
+        self.ids = iter(range(ID, ID + 100))
+        self.protocol = GuestProtocol(
+            Settings(name="vm-1")._replace(**settings), self.actions, lambda: next(self.ids)
+        )
+
+    def hear(self, msg_type, now=0.0, **body):
+        self.protocol.receive(wire.message(msg_type, 1, **body).strip(), now)
+
+    def start(self, now=0.0):
+        self.protocol.connected(now)
+        self.hear("init_ack", now, invocation_id=ID)
+        self.actions.take()
+
+    def notify(self, event="pause", kind="revocable", invocation_id=ID, timeout_ms=9000):
+        self.hear(
+            "action_notify",
+            invocation_id=invocation_id,
+            event_type=event,
+            notification_type=kind,
+            timeout_ms=timeout_ms,
+        )
+
+
+@pytest.fixture
+def guest():
+    return Guest()
+
+
+@pytest.fixture
+def active(guest):
+    guest.start()
+    return guest
+
+
+def test_init_is_the_example_of_the_specification():
+    """guest-channel.md, Messages: keys in order, no spaces, newline before and after."""
+    lines = []
+
+    class Raw(FakeActions):
+        def send(self, message):
+            lines.append(message)
+
+    settings = Settings(
+        name="vm-1",
+        interval_ms=1000,
+        vote_secs=9,
+        shutdown_notice_secs=9,
+        suspend_notice_secs=9,
+        resume_notice_secs=14,
+        restart_secs=301,
+        corrective_action="reboot",
+    )
+    GuestProtocol(settings, Raw(), lambda: ID).connected(0.0)
+    assert lines == [
+        b'\n{"version":3,"revision":1,"msg_type":"init","sequence":1,"invocation_id":1804289383,'
+        b'"name":"vm-1","heartbeat_interval_ms":1000,"vote_secs":9,"shutdown_notice_secs":9,'
+        b'"suspend_notice_secs":9,"resume_notice_secs":14,"restart_secs":301,'
+        b'"corrective_action":"reboot"}\n'
+    ]
+
+
+def test_init_is_repeated_until_acknowledged(guest):
+    """guest-channel.md: init every few seconds, with the same invocation id, until init_ack."""
+    guest.protocol.connected(100.0)
+    for count in range(1, 4):
+        guest.protocol.tick(guest.protocol.deadline - 0.001)
+        assert len(guest.actions.sent) == count
+        guest.protocol.tick(guest.protocol.deadline)
+    assert {message["invocation_id"] for message in guest.actions.sent} == {ID}
+    assert [message["sequence"] for message in guest.actions.take()] == [1, 2, 3, 4]
+
+    guest.hear("init_ack", 110.0, invocation_id=ID)
+    guest.protocol.tick(114.9)
+    assert guest.actions.take() == []
+    assert guest.protocol.state is State.ACTIVE
+
+
+def test_an_acknowledgement_of_another_init_does_not_count(guest):
+    guest.protocol.connected(0.0)
+    guest.hear("init_ack", invocation_id=ID + 1)
+    assert guest.protocol.state is State.WAITING_ACK
+
+
+@pytest.mark.parametrize(("interval_ms", "patience"), [(400, 5.0), (1000, 5.0), (4000, 8.0)])
+def test_starts_again_when_challenges_stop(interval_ms, patience):
+    """guest-channel.md: no challenge for max(2 x interval, 5 s) and the guest says init again."""
+    guest = Guest(interval_ms=interval_ms)
+    guest.start(now=0.0)
+    guest.hear("challenge", 50.0, heartbeat_challenge=7)
+    guest.actions.take()
+
+    guest.protocol.tick(50.0 + patience - 0.001)
+    assert guest.actions.take() == []
+    guest.protocol.tick(50.0 + patience)
+    (init,) = guest.actions.take()
+    assert init["msg_type"] == "init"
+    assert init["invocation_id"] == ID + 1
+
+
+def test_answers_a_challenge(active):
+    active.hear("challenge", heartbeat_challenge=846930886)
+    assert active.actions.take() == [
+        {
+            "version": 3,
+            "revision": 1,
+            "msg_type": "challenge_response",
+            "sequence": 2,
+            "heartbeat_response": 846930886,
+            "heartbeat_health": "healthy",
+            "corrective_action": "none",
+            "log_msg": "",
+        }
+    ]
+
+
+def test_answers_a_backlog_of_challenges_in_order(active):
+    """guest-channel.md: after resume the guest answers the whole backlog in one burst."""
+    for value in (3, 1, 2):
+        active.hear("challenge", 60.0, heartbeat_challenge=value)
+    assert [sent["heartbeat_response"] for sent in active.actions.take()] == [3, 1, 2]
+    active.protocol.tick(60.0)
+    assert active.actions.take() == []
+
+
+def test_a_challenge_before_the_acknowledgement_is_answered_and_init_goes_on(guest):
+    guest.protocol.connected(0.0)
+    guest.hear("challenge", 1.0, heartbeat_challenge=5)
+    guest.protocol.tick(2.0)
+    kinds = [sent["msg_type"] for sent in guest.actions.take()]
+    assert kinds == ["init", "challenge_response", "init"]
+
+
+def test_unhealthy_names_its_action_once_in_60_seconds():
+    """guest-channel.md: the first unhealthy response names the action, repeats say none."""
+    guest = Guest(unhealthy_corrective_action="reboot")
+    guest.start()
+    guest.protocol.set_health(False, "disk\tfull")
+    for now in (0.0, 1.0, 59.9, 60.0, 61.0):
+        guest.hear("challenge", now, heartbeat_challenge=1)
+    answers = guest.actions.take()
+    assert [answer["corrective_action"] for answer in answers] == [
+        "reboot",
+        "none",
+        "none",
+        "reboot",
+        "none",
+    ]
+    assert {answer["heartbeat_health"] for answer in answers} == {"unhealthy"}
+    assert {answer["log_msg"] for answer in answers} == {"disk full"}
+
+    guest.protocol.set_health(True, "")
+    guest.hear("challenge", 62.0, heartbeat_challenge=1)
+    guest.protocol.set_health(False, "again")
+    guest.hear("challenge", 63.0, heartbeat_challenge=1)
+    answers = guest.actions.take()
+    assert [answer["corrective_action"] for answer in answers] == ["none", "reboot"]
+
+
+@pytest.mark.parametrize(("kind", "vote"), [("revocable", "accept"), ("irrevocable", "complete")])
+def test_without_a_script_consent_is_immediate(active, kind, vote):
+    active.notify("stop", kind)
+    assert active.actions.take() == [
+        {
+            "version": 3,
+            "revision": 1,
+            "msg_type": "action_response",
+            "sequence": 2,
+            "invocation_id": ID,
+            "event_type": "stop",
+            "notification_type": kind,
+            "vote_result": vote,
+            "log_msg": "",
+        }
+    ]
+
+
+def test_a_second_notification_cancels_the_first():
+    """guest-channel.md: the second one is answered, once; the first is not."""
+    guest = Guest(event_script="/bin/true")
+    guest.start()
+    guest.notify("pause")
+    guest.notify("suspend", "irrevocable")
+    assert [event.event for event in guest.actions.events] == ["pause", "suspend"]
+    assert guest.actions.take() == []
+    guest.protocol.event_answered("complete", "done")
+    guest.protocol.event_answered("complete", "again")
+    (answer,) = guest.actions.take()
+    assert (answer["event_type"], answer["log_msg"]) == ("suspend", "done")
+
+
+@pytest.mark.parametrize("lose", ["disconnected", "init"])
+def test_an_answer_for_an_earlier_session_is_dropped(lose):
+    guest = Guest(event_script="/bin/true")
+    guest.start()
+    guest.notify()
+    if lose == "disconnected":
+        guest.protocol.disconnected()
+    else:
+        guest.protocol.tick(guest.protocol.deadline)
+        guest.actions.take()
+    guest.protocol.event_answered("accept", "")
+    assert guest.actions.take() == []
+
+
+@pytest.mark.parametrize(
+    ("timeout_ms", "seconds"), [(9000, 8.0), (2000, 1.0), (1999, 0.9995), (1000, 0.5), (0, 0.0)]
+)
+def test_the_answer_leaves_before_the_host_stops_waiting(timeout_ms, seconds):
+    """One second before timeout_ms; at half time when that is under two seconds."""
+    assert Notification(ID, "stop", "revocable", timeout_ms).answer_within() == seconds
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind", "expected"),
+    [
+        (Outcome(0, "fine", "", False), "revocable", ("accept", "fine")),
+        (Outcome(0, "fine", "", False), "irrevocable", ("complete", "fine")),
+        (Outcome(1, "busy", "", False), "revocable", ("reject", "busy")),
+        (Outcome(1, "broken", "", False), "irrevocable", ("error", "broken")),
+        (Outcome(3, "", "", False), "revocable", ("error", "the event script ended with status 3")),
+        (
+            Outcome(-9, "", "", False),
+            "revocable",
+            ("error", "the event script was killed by signal 9"),
+        ),
+        (Outcome(None, "x", "too slow", True), "revocable", ("timeout", "too slow")),
+        (Outcome(None, "", "not found", False), "irrevocable", ("error", "not found")),
+    ],
+)
+def test_the_exit_status_decides(outcome, kind, expected):
+    assert vote_of(outcome, Notification(ID, "stop", kind, 9000)) == expected
+
+
+def test_exit_is_said_once_and_only_to_a_host(guest):
+    guest.protocol.stop("SIGTERM")
+    assert guest.actions.take() == []
+    guest.start()
+    guest.protocol.stop("SIGTERM")
+    guest.protocol.stop("SIGTERM")
+    (sent,) = guest.actions.take()
+    assert (sent["msg_type"], sent["log_msg"]) == ("exit", "SIGTERM")
+
+
+def test_a_nack_is_logged_and_throttled(active, caplog):
+    with caplog.at_level(logging.WARNING, logger="guest-client"):
+        for _ in range(150):
+            active.hear("nack", invocation_id=ID, log_msg="failed to parse\x1b[2J name")
+    assert len(caplog.records) == 2
+    assert "failed to parse [2J name" in caplog.text
+    assert active.actions.take() == []
+
+
+GOOD_NOTIFY = {
+    "invocation_id": ID,
+    "event_type": "stop",
+    "notification_type": "revocable",
+    "timeout_ms": 9000,
+}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\xff\xfe",
+        b"{",
+        b"[]",
+        b"7",
+        b"[" * 1000,
+        b'{"msg_type":"challenge","heartbeat_challenge":1}',
+        b'{"version":2,"revision":1,"msg_type":"challenge","sequence":1,"heartbeat_challenge":1}',
+        b'{"version":3,"revision":1,"msg_type":7,"sequence":1}',
+        b'{"version":3,"revision":1,"msg_type":["challenge"],"sequence":1}',
+        b'{"version":3,"revision":1,"msg_type":"reboot","sequence":1}',
+        wire.message("challenge", 1),
+        wire.message("challenge", 1, heartbeat_challenge="1"),
+        wire.message("challenge", 1, heartbeat_challenge=True),
+        wire.message("challenge", 1, heartbeat_challenge=1.5),
+        wire.message("challenge", 1, heartbeat_challenge=-1),
+        wire.message("challenge", 1, heartbeat_challenge=2**31),
+        wire.message("action_notify", 1),
+        *(
+            wire.message("action_notify", 1, **{**GOOD_NOTIFY, key: value})
+            for key, value in [
+                ("event_type", "explode"),
+                ("event_type", ["stop"]),
+                ("event_type", {}),
+                ("notification_type", "maybe"),
+                ("timeout_ms", "9000"),
+                ("timeout_ms", -1),
+                ("invocation_id", ID + 1),
+            ]
+        ),
+    ],
+)
+def test_bad_input_from_the_host_changes_nothing(active, line):
+    before = active.protocol.deadline
+    active.protocol.receive(line.strip(), 1.0)
+    assert active.actions.take() == []
+    assert active.protocol.deadline == before
+    active.hear("challenge", heartbeat_challenge=4)
+    assert active.actions.take()[0]["heartbeat_response"] == 4
+
+
+def test_a_newer_protocol_version_is_accepted(active):
+    """guest-channel.md, Bad input: version > 3 is accepted, extra keys are ignored."""
+    line = b'{"version":4,"revision":9,"msg_type":"challenge","x":1,"heartbeat_challenge":8}'
+    active.protocol.receive(line, 1.0)
+    assert active.actions.take()[0]["heartbeat_response"] == 8
+
+
+STREAM = (
+    b"\n"
+    + b"a" * 1056
+    + b"\n\n"
+    + b"b" * 1057
+    + b"\nc\r\n"
+    + b"d" * 5000
+    + b"\n"
+    + b"\n\n"
+    + b"e\n"
+)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1056, 1057, len(STREAM)])
+def test_framing_does_not_depend_on_the_pieces(size):
+    """guest-channel.md, Framing: over 1056 bytes is discarded up to the next newline."""
+    framer = Framer()
+    found = []
+    for start in range(0, len(STREAM), size):
+        found += framer.feed(STREAM[start : start + size])
+    assert found == [b"a" * 1056, b"c\r", b"e"]
+    assert framer.discarded == 2
+
+
+def test_framing_keeps_at_most_one_message():
+    """guest-channel.md, Framing: a tail that never ends must not grow memory."""
+    framer = Framer()
+    for _ in range(1000):
+        assert framer.feed(b"x" * 1000) == []
+        assert len(framer._tail) <= 1056
+    assert framer.discarded == 1
+    assert framer.feed(b"\nok\n") == [b"ok"]
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("plain", "plain"),
+        ("a\tb\x00c\x1b[31m\u2028d", "a b c [31m d"),
+        ("é" * 100, "é" * 95),
+        ("x" * 190 + "é", "x" * 190),
+        ("\ud800oops", "oops"),
+        ('"' * 300, '"' * 191),
+    ],
+)
+def test_text_is_printable_and_cut_at_a_character(text, clean):
+    assert clean_text(text, 191) == clean
+
+
+def test_no_message_is_longer_than_the_limit():
+    """guest-channel.md, Framing: 1056 bytes at most, also with all text at its limits."""
+    nasty = '\\"' * 200
+    guest = Guest(name=clean_text(nasty, 64), interval_ms=86400000, restart_secs=86400)
+    guest.start()
+    guest.notify("live_migrate_begin", "irrevocable")
+    guest.protocol.set_health(False, nasty)
+    guest.hear("challenge", heartbeat_challenge=2**31 - 1)
+    guest.protocol.stop(nasty)
+    line = encode("challenge_response", 2**31 - 1, [("log_msg", clean_text(nasty, 191))])
+    # wire.MessageReader, which FakeActions reads with, has refused nothing longer than 1056.
+    assert len(guest.actions.take()) == 3
+    assert len(line) - 2 < wire.MESSAGE_LIMIT
+    assert json.loads(line.decode())["log_msg"] == clean_text(nasty, 191)
+
+
+def load(*argv):
+    return guest_client.load_settings(guest_client.parse_arguments(argv))
+
+
+def test_the_command_line_wins_over_the_file(tmp_path):
+    path = tmp_path / "guest.conf"
+    path.write_text(
+        "# a comment\n[guest-client]\nname = from-file ; a comment\nvote_secs = 7\n"
+        "interval_ms=500\ncorrective_action = reboot\n"
+    )
+    settings = load("--config", str(path), "--name", "from-option", "--interval-ms", "600")
+    assert settings.name == "from-option"
+    assert settings.interval_ms == 600
+    assert settings.vote_secs == 7
+    assert settings.unhealthy_corrective_action == "reboot"
+    assert settings.log == "syslog"
+    assert load("--config", str(path), "-f").log == "stderr"
+
+
+def test_the_sample_configuration_shows_the_defaults(tmp_path):
+    """Its settings are comments; uncommented they change nothing."""
+    sample = os.path.join(os.path.dirname(guest_client.__file__), "guest-client.conf")
+    with open(sample) as file:
+        text = file.read()
+    assert guest_client.read_config(sample, text) == {}
+    path = tmp_path / "guest.conf"
+    path.write_text("".join(line.lstrip(";") for line in text.splitlines(True)))
+    assert load("--config", str(path)) == load()
+    keys = {line[1:].split(" =")[0] for line in text.splitlines() if line.startswith(";")}
+    assert keys == set(Settings._fields) - {"socket"}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[guest-client]\nname = x\nvote_secs = soon\n", "guest.conf:3: [guest-client] vote_secs"),
+        ("[guest-client]\ninterval_ms = 0\n", "from 1 to 86400000"),
+        ("[guest-client]\ncorrective_action = explode\n", "none, reboot, stop, log"),
+        ("[guest-client]\nevent_script = /nonexistent\n", "executable"),
+        ("[other]\n", "no section [guest-client]"),
+        ("name = x\n", "guest.conf"),
+        ("[guest-client]\nname = x\nname = y\n", "already exists"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_problem(tmp_path, text, problem):
+    path = tmp_path / "guest.conf"
+    path.write_text(text)
+    with pytest.raises(SettingError) as caught:
+        load("--config", str(path))
+    assert "guest.conf" in str(caught.value)
+    assert problem in str(caught.value)
+
+
+def test_a_named_file_must_exist_the_default_need_not(tmp_path):
+    with pytest.raises(SettingError, match="No such file"):
+        load("--config", str(tmp_path / "absent"))
+    assert load().device == "/dev/virtio-ports/cgcs.heartbeat"
+
+
+def test_an_unknown_setting_is_a_warning(tmp_path, caplog):
+    path = tmp_path / "guest.conf"
+    path.write_text("[guest-client]\ncolour = red\n")
+    load("--config", str(path))
+    assert "guest.conf:2: [guest-client] colour: unknown setting" in caplog.text
+
+
+class ChannelUnderTest:
+    """A channel on a pseudo-terminal, which hangs up and comes back as a virtio port does."""
+
+    def __init__(self, tmp_path):
+        self.selector = selectors.DefaultSelector()
+        self.guest_fd, peer = os.openpty()
+        self.peer_name = os.ttyname(peer)
+        os.set_blocking(self.guest_fd, False)
+        tty.setraw(peer)
+        os.close(peer)
+        self.log = []
+        self.opened = 0
+        # The path that the channel compares with its descriptor to know the port again.
+        self.channel = Channel(
+            self.selector,
+            f"/proc/self/fd/{self.guest_fd}",
+            self.open,
+            on_up=lambda: self.log.append("up"),
+            on_down=lambda: self.log.append("down"),
+            on_message=self.log.append,
+        )
+        self.channel.deadline = 0.0
+
+    def open(self, _path):
+        self.opened += 1
+        return self.guest_fd
+
+    def host(self):
+        return os.open(self.peer_name, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+
+    def turn(self):
+        for key, events in self.selector.select(1.0):
+            key.data(events)
+
+
+def test_a_port_without_a_host_is_kept_and_watched_by_timer_only(tmp_path):
+    """POLLHUP lasts as long as the host is away: the port must not be polled meanwhile."""
+    test = ChannelUnderTest(tmp_path)
+    test.channel.tick(1.0)
+    assert test.log == []
+    assert len(test.selector.get_map()) == 0
+    test.channel.tick(1.5)
+    assert test.channel.deadline == 2.0
+
+    host = test.host()
+    test.channel.tick(2.0)
+    assert test.log == ["up"]
+    assert test.channel.deadline is None
+    os.write(host, b"\nhello\n")
+    test.turn()
+    test.channel.send(b"\nanswer\n")
+    assert os.read(host, 100) == b"\nanswer\n"
+
+    os.close(host)
+    test.turn()
+    assert test.log == ["up", b"hello", "down"]
+    assert len(test.selector.get_map()) == 0
+    test.channel.send(b"nobody hears this")
+    assert test.channel.idle
+
+    host = test.host()
+    test.channel.tick(test.channel.deadline)
+    assert test.log[-1] == "up"
+    assert test.opened == 1
+    os.close(host)
+    test.channel.close()
+
+
+def test_output_that_the_host_does_not_read_is_bounded_and_whole(tmp_path):
+    """guest-channel.md, Framing: whole messages are dropped, never half a message."""
+    test = ChannelUnderTest(tmp_path)
+    host = test.host()
+    test.channel.tick(1.0)
+    message = b"\n" + b"m" * 1000 + b"\n"
+    for _ in range(300):
+        test.channel.send(message)
+    assert not test.channel.idle
+    received = b""
+    while not test.channel.idle:
+        received += os.read(host, 65536)
+        test.turn()
+    os.set_blocking(host, False)
+    while True:
+        try:
+            received += os.read(host, 65536)
+        except BlockingIOError:
+            break
+    lines = [line for line in received.split(b"\n") if line]
+    assert set(lines) == {b"m" * 1000}
+    assert 65 <= len(lines) < 300
+    os.close(host)
+    test.channel.close()
+
+
+def test_a_path_that_is_no_device_is_refused(tmp_path):
+    path = tmp_path / "file"
+    path.touch()
+    with pytest.raises(OSError, match="is not a device"):
+        guest_client.open_device(str(path))
+    assert stat.S_ISREG(path.stat().st_mode)
