@@ -93,6 +93,7 @@ def response(m: Machine, message: ActionResponse) -> None:
             f"expect: {instance.invocation_id}"
         )
         m.worker.stats.bad_messages["invocation_id"] += 1
+        m.port.bad_message("invocation_id", text.encode())
         nack = guest_protocol.encode_nack(m.next_sequence(), instance.invocation_id, text)
         m.port.send(nack)
         return
