@@ -256,7 +256,7 @@ class Daemon(Generic[S]):
         status = self.status()
         lines = [_HEALTHY, self._app.configuration()]
         lines += [f"{key} = {status[key]}" for key in ("daemon", "version", "pid", "uptime_secs")]
-        lines += [f"{key} = {value}" for key, value in status["summary"].items()]
+        lines += [f"{key} = {_encode(value)}" for key, value in status["summary"].items()]
         lines += [f"problem: {problem}" for problem in status["problems"]]
         self._write("info", lines)
 

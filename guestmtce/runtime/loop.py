@@ -38,6 +38,8 @@ Descriptor = Union[int, HasFileno]
 # the majority, the heap is rebuilt without them.
 _COMPACT_THRESHOLD = 512
 _SIGNAL_READ_BYTES = 4096
+# epoll_wait(2) takes milliseconds in an int; waking once a day costs nothing.
+_MAX_SLEEP_SECS = 86_400.0
 
 
 class Timer:
@@ -176,7 +178,7 @@ class Loop:
             return 0.0
         if not self._timers:
             return None
-        return max(0.0, self._timers[0][0] - self.time())
+        return min(max(0.0, self._timers[0][0] - self.time()), _MAX_SLEEP_SECS)
 
     def _run_due_timers(self) -> None:
         """Run what is due now; a timer set meanwhile waits for the next turn, even at 0 s."""
