@@ -181,6 +181,7 @@ def _forgive(m: Machine, late: float) -> None:
 
 def _miss(m: Machine, _argument: object) -> None:
     _count_miss(m)
+    m.port.note("miss %d of %d", m.instance.misses, m.worker.failure_threshold + 1)
     _challenge(m)
 
 

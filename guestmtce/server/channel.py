@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 # Of bad messages of one instance the first is logged, then every so many.
 BAD_MESSAGE_LOG_EVERY = 1000
 EXCERPT_LIMIT = 80
+_FAULTS = frozenset({Command.HEARTBEAT_LOSS, Command.HEARTBEAT_ILLHEALTH})
 
 
 class Owner(Protocol):
@@ -150,7 +151,8 @@ class Channel:
 
     def report(self, command: Command, members: dict[str, Any]) -> None:
         """Tell guestAgent, and the log."""
-        log.info("instance %s: %s", self.instance.uuid, _describe(command, members))
+        level = logging.WARNING if command in _FAULTS else logging.INFO
+        log.log(level, "instance %s: %s", self.instance.uuid, _describe(command, members))
         self._owner.report(command, members)
 
     def forget(self) -> None:

@@ -126,7 +126,7 @@ class Root:
             (self.path / directory).mkdir(parents=True)
         self.write_hosts(HOSTS)
         (self.path / "etc/platform/platform.conf").write_text(
-            "nodetype=controller\nsubfunction=controller,worker\nmanagement_interface=lo\n"
+            "nodetype=controller\nsubfunction=controller,worker\n"
         )
         (self.path / "etc/platform/.initial_config_complete").touch()
         (self.path / "var/run/.goenabled").touch()
