@@ -1,0 +1,109 @@
+# mtce-guest. `make` lists the targets. Nothing here needs root, except installing into /.
+
+PYTHON ?= python3
+VENV ?= .venv
+DESTDIR ?=
+# Debian-based StarlingX keeps pmond's files in /usr/share/starlingx/pmon.d.
+PMON_DIR ?= /etc/pmon.d
+UNIT_DIR ?= /usr/lib/systemd/system
+
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' guestmtce/__init__.py)
+RELEASE ?= 1
+# The time that files in packages carry: of the last commit, else of the last release.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)
+export SOURCE_DATE_EPOCH
+
+SOURCES := $(shell find guestmtce -name '*.py')
+STARLINGX_DIRS := bin guest guestmtce init.d systemd pmon.d ocf etc rpm
+TARBALL := build/mtce-guest-$(VERSION).tar.gz
+SCRIPTS := .ci/run init.d/* ocf/guestAgent guest/guest-client.init guest/samples/*.sh \
+	rpm/maintain.sh rpm/debian/*.p*
+DEBS := mtce-guest-common mtce-guestserver mtce-guestagent mtce-guestclient
+
+# install FILE under MODE NAME, its directory made if need be; times are the packager's affair.
+put = install -D -m $(1) $(2) "$(DESTDIR)$(3)"
+
+.PHONY: help demo test lint check coverage bench rpm deb clean \
+	install install-common install-server install-agent install-client
+
+help: ## list the targets
+	@awk -F ':.* ## ' '/^[a-z-]+:.* ## / { printf "    make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: ## both daemons, guests and a VIM for about 25 s; needs python3 and nothing else
+	$(PYTHON) -m tests.peers.demo
+
+test: $(VENV)/.installed ## every test
+	$(VENV)/bin/pytest
+
+check: lint test ## linters, then every test
+
+lint: $(VENV)/.installed ## formatting, ruff, types, Python floors, shell scripts
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy --strict guestmtce guest bin
+	$(VENV)/bin/vermin -q -t=3.9- --no-tips guestmtce bin
+	$(VENV)/bin/vermin -q -t=3.6- --no-tips guest
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x $(SCRIPTS); \
+	else echo 'shellcheck is not installed: the shell scripts are not checked'; fi
+
+coverage: $(VENV)/.installed ## branch coverage of the unit tests; fails under 95 % for core
+	$(VENV)/bin/coverage erase
+	$(VENV)/bin/coverage run -m pytest tests/unit
+	$(VENV)/bin/coverage combine -q
+	$(VENV)/bin/coverage report --skip-covered
+	@echo 'The core modules alone:'
+	$(VENV)/bin/coverage report --skip-covered --include='guestmtce/core/*' --fail-under=95
+
+bench: ## speed and memory, measured
+	$(PYTHON) -m bench
+
+$(VENV)/.installed: tests/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+install: install-common install-server install-agent install-client ## all files, under DESTDIR=
+
+install-common:
+	for file in $(SOURCES); do \
+	    $(call put,0644,"$$file",/usr/lib/mtce-guest/$$file) || exit; done
+	$(call put,0644,init.d/functions.sh,/usr/lib/mtce-guest/functions.sh)
+	$(call put,0755,rpm/maintain.sh,/usr/lib/mtce-guest/maintain)
+	$(call put,0755,bin/guestctl,/usr/local/bin/guestctl)
+	install -d -m 0755 "$(DESTDIR)/etc/mtc/tmp"
+
+install-server:
+	$(call put,0755,bin/guestServer,/usr/local/bin/guestServer)
+	$(call put,0755,init.d/guestServer,/etc/init.d/guestServer)
+	$(call put,0644,etc/guest.ini,/etc/mtc/guestServer.ini)
+	$(call put,0644,etc/guestServer.logrotate,/etc/logrotate.d/guestServer)
+	$(call put,0644,pmon.d/guestServer.pmon,$(PMON_DIR)/guestServer.conf)
+	$(call put,0644,systemd/guestServer.service,$(UNIT_DIR)/guestServer.service)
+
+install-agent:
+	$(call put,0755,bin/guestAgent,/usr/local/bin/guestAgent)
+	$(call put,0755,init.d/guestAgent,/etc/init.d/guestAgent)
+	$(call put,0644,etc/guest.ini,/etc/mtc/guestAgent.ini)
+	$(call put,0644,etc/guestAgent.logrotate,/etc/logrotate.d/guestAgent)
+	$(call put,0755,ocf/guestAgent,/usr/lib/ocf/resource.d/platform/guestAgent)
+	$(call put,0644,systemd/guestAgent.service,$(UNIT_DIR)/guestAgent.service)
+
+install-client:
+	$(call put,0755,guest/guest_client.py,/usr/sbin/guest-client)
+	$(call put,0755,guest/guest-client.init,/etc/init.d/guest-client)
+	$(call put,0644,init.d/functions.sh,/usr/lib/guest-client/functions.sh)
+	$(call put,0644,guest/guest-client.conf,/etc/guest-client/guest-client.conf)
+	$(call put,0644,guest/guest-client.service,$(UNIT_DIR)/guest-client.service)
+	$(call put,0755,guest/samples/event-script.sh,/usr/share/guest-client/event-script.sh)
+	$(call put,0755,guest/samples/health-script.sh,/usr/share/guest-client/health-script.sh)
+
+$(TARBALL): $(SOURCES)
+	mkdir -p build
+	tar --create --gzip --file $@ --sort=name --owner=0 --group=0 --numeric-owner \
+	    --mtime=@$(SOURCE_DATE_EPOCH) --exclude=__pycache__ --exclude='.*' \
+	    --transform='s,^,mtce-guest-$(VERSION)/,' \
+	    $(STARLINGX_DIRS) Makefile README.md CHANGELOG.md LICENSE
+
+clean: ## remove what was built, and the caches; .venv stays
+	rm -rf build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -r {} +
