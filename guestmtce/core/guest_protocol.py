@@ -323,5 +323,6 @@ def encode_action_notify(
 
 
 def encode_nack(sequence: int, invocation_id: int, log_msg: str) -> bytes:
-    """Return a refusal that says what was wrong with the guest's message."""
-    return _NACK % (sequence, invocation_id, encode_json(log_msg).encode("ascii"))
+    """Return a refusal that says what was wrong with the guest's message, cut to its limit."""
+    text = encode_json(clean(log_msg, LOG_MSG_LIMIT)).encode("ascii")
+    return _NACK % (sequence, invocation_id, text)
