@@ -56,7 +56,7 @@ def test_every_event_has_its_time():
 
 @pytest.mark.parametrize("event", NOTIFY_SECS)
 def test_a_vote_has_the_vote_time(beating, event):
-    """`action_notify` with the last invocation id; vote → vote_secs; × 1000."""
+    """`action_notify` with the last invocation id; vote → vote_secs, times 1000."""
     beating.vote(event)
     assert beating.last_sent == {
         "version": 3,
