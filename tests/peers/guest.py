@@ -39,6 +39,7 @@ class ScriptedGuest:
         *,
         reactor: Reactor | None = None,
         file_name: str = "cgcs.heartbeat.{uuid}.sock",
+        split: int = 0,
         **init: Any,
     ) -> None:
         self.uuid = uuid
@@ -52,7 +53,7 @@ class ScriptedGuest:
         self.wrong_number = False
         self.delay = 0.0
         self.reading = True
-        self.split = 0
+        self.split = split
         self.votes: dict[str, tuple[str, str]] = {}
         self.auto_vote = True
         self.init_body = wire.init_body(**{"name": f"vm-{uuid[:4]}", **init})

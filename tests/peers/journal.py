@@ -11,9 +11,13 @@ T = TypeVar("T")
 
 
 class Journal(Generic[T]):
-    """An append-only list with a `wait_for`. Safe to use from several threads."""
+    """An append-only list with a `wait_for`. Safe to use from several threads.
+
+    `listener`, if set, is called with each new item, in the thread that appends it.
+    """
 
     def __init__(self) -> None:
+        self.listener: Callable[[T], object] | None = None
         self._items: list[T] = []
         self._changed = threading.Condition()
 
@@ -21,6 +25,8 @@ class Journal(Generic[T]):
         with self._changed:
             self._items.append(item)
             self._changed.notify_all()
+        if self.listener is not None:
+            self.listener(item)
 
     def __len__(self) -> int:
         return len(self._items)

@@ -12,17 +12,29 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import selectors
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from tests.peers import wire
 from tests.peers.journal import Journal, wait_until
 from tests.peers.reactor import Reactor, unix_listener
 
 # What fits between host and guest while the guest does not read (guest-channel.md, measured).
 PIPE_BYTES = 25_000
+
+
+class Said(NamedTuple):
+    """A good message that passed; `speaker` is host or guest, `at` monotonic seconds."""
+
+    at: float
+    speaker: str
+    message: dict[str, Any]
 
 
 class _Side:
@@ -33,10 +45,14 @@ class _Side:
         self.listener: socket.socket | None = None
         self.connection: socket.socket | None = None
         self.output = b""
+        self.tail = b""
 
 
 class Relay:
-    """Carries bytes both ways. `events` is a journal of (seconds, what happened)."""
+    """Carries bytes both ways.
+
+    `events` is a journal of (seconds, what happened); `messages` of what was said, by whom.
+    """
 
     def __init__(
         self,
@@ -52,8 +68,7 @@ class Relay:
         self.split = split
         self.report_hangup = report_hangup
         self.events: Journal[tuple[float, str]] = Journal()
-        self.bytes_from_host = 0
-        self.bytes_from_guest = 0
+        self.messages: Journal[Said] = Journal()
         self._stalled = False
         self._host = _Side(directory / f"cgcs.heartbeat.{uuid}.sock")
         self._guest = _Side(guest_path)
@@ -147,6 +162,7 @@ class Relay:
             return
         side.connection.setblocking(False)
         side.output = b""
+        side.tail = b""
         self._reactor.unwatch(side.listener)
         self._note(f"{self._name(side)} connected")
         if side is self._host and self.report_hangup:
@@ -183,7 +199,7 @@ class Relay:
                 events |= selectors.EVENT_WRITE
             self._reactor.watch(side.connection, events, self._callback(side, other))
 
-    def _callback(self, side: _Side, other: _Side):  # type: ignore[no-untyped-def]
+    def _callback(self, side: _Side, other: _Side) -> Callable[[int], None]:
         def ready(events: int) -> None:
             if events & selectors.EVENT_WRITE:
                 self._write(side)
@@ -204,10 +220,7 @@ class Relay:
         if not data:
             self._disconnect(side, f"{self._name(side)} closed")
             return
-        if side is self._host:
-            self.bytes_from_host += len(data)
-        else:
-            self.bytes_from_guest += len(data)
+        self._overhear(side, data)
         if other.connection is None:
             return
         idle = not other.output
@@ -216,6 +229,14 @@ class Relay:
             self._write(other)
         elif idle:
             self._dribble(other)
+
+    def _overhear(self, side: _Side, data: bytes) -> None:
+        """Note the messages in passing; what is none is carried all the same."""
+        *lines, tail = (side.tail + data).split(b"\n")
+        side.tail = tail[-wire.MESSAGE_LIMIT :]
+        for line in filter(None, lines):
+            with contextlib.suppress(ValueError):
+                self.messages.append(Said(time.monotonic(), self._name(side), json.loads(line)))
 
     def _write(self, side: _Side) -> None:
         if side.connection is None or not side.output:

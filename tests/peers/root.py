@@ -204,8 +204,16 @@ class Root:
 
     def close(self) -> None:
         """Stop the daemons and remove the tree."""
+        self.stop()
+        self.remove()
+
+    def stop(self) -> None:
+        """Stop the daemons."""
         for daemon in reversed(self.daemons):
             daemon.stop()
+
+    def remove(self) -> None:
+        """Remove the tree, if it is a temporary one."""
         if self._temporary:
             shutil.rmtree(self.path, ignore_errors=True)
 
