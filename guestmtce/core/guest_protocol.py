@@ -6,12 +6,11 @@ words in, bytes out. Everything that a guest sends is checked here, once, and ty
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn, Union
 
 from guestmtce.core.errors import ProtocolError
-from guestmtce.core.text import clean, encode_json
+from guestmtce.core.text import clean, decode_json, encode_json
 from guestmtce.core.vocabulary import (
     EVENTS,
     NOTIFICATIONS,
@@ -162,21 +161,14 @@ def decode(line: bytes) -> GuestMessage:
     return read(members)
 
 
-def _refuse_constant(_name: str) -> NoReturn:
-    raise ValueError("NaN and Infinity are not JSON")
-
-
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-
-
 def _parse(line: bytes) -> dict[str, Any]:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError:
         raise ProtocolError("not_utf8") from None
     try:
-        members = _decoder.decode(text)
-    except (ValueError, RecursionError):
+        members = decode_json(text)
+    except ValueError:
         raise ProtocolError("not_json") from None
     if not isinstance(members, dict):
         raise ProtocolError("not_object")

@@ -7,13 +7,12 @@ what one kind of message must carry.
 
 from __future__ import annotations
 
-import json
 import struct
 from dataclasses import dataclass, field
 from typing import Any
 
 from guestmtce.core.errors import ProtocolError
-from guestmtce.core.text import shorten_to_fit
+from guestmtce.core.text import decode_json, shorten_to_fit
 from guestmtce.core.vocabulary import (
     EVENTS,
     NOTIFICATIONS,
@@ -100,8 +99,8 @@ def decode(data: bytes) -> MtcMessage:
 
 def _parse_object(payload: bytes) -> dict[str, Any]:
     try:
-        members = json.loads(payload.decode("utf-8"))
-    except (ValueError, RecursionError):
+        members = decode_json(payload.decode("utf-8"))
+    except ValueError:
         raise ProtocolError("not_json") from None
     if not isinstance(members, dict):
         raise ProtocolError("not_object")
@@ -116,7 +115,7 @@ def encode(
     free_text: str = "reason",
     full_size: bool = False,
 ) -> bytes:
-    """Return the datagram for `command`, ended after its JSON's NUL or padded to 1060 bytes.
+    """Return the datagram for `command`, ended after its JSON or padded to 1060 bytes.
 
     A payload over 959 bytes is shortened in its member `free_text`, never cut in mid-JSON;
     raises ProtocolError if it does not fit even so.

@@ -6,7 +6,7 @@ Replaces the old daemons' habit of pasting guest text wherever it went.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NoReturn
 
 _compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
@@ -16,6 +16,21 @@ LOG_TEXT_LIMIT = 120
 def encode_json(value: Any) -> str:
     """Return `value` as JSON in ASCII without spaces, keys in the order given."""
     return _compact.encode(value)
+
+
+def _refuse_constant(_name: str) -> NoReturn:
+    raise ValueError("NaN and Infinity are not JSON")
+
+
+_strict = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def decode_json(text: str) -> Any:
+    """Return the value of JSON text; raises ValueError for all else, NaN and Infinity too."""
+    try:
+        return _strict.decode(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def printable(text: object, limit: int = LOG_TEXT_LIMIT) -> str:
