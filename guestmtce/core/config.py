@@ -234,12 +234,13 @@ def _index_lines(text: str) -> dict[tuple[str, str], int]:
     """Return the line number of each (section, key)."""
     lines: dict[tuple[str, str], int] = {}
     section = ""
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, raw in enumerate(text.split("\n"), 1):
+        line = raw.strip()
         header = re.match(r"\[(?P<name>[^]]+)\]", line)
         if header:
             section = header["name"]
             lines.setdefault((section, ""), number)
-        elif line[:1] not in {"", " ", "\t", ";", "#"}:
+        elif line[:1] not in {"", ";", "#"}:
             key = re.split(r"[=:]", line, maxsplit=1)[0].strip().lower()
             lines.setdefault((section, key), number)
     return lines
