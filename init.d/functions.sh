@@ -1,0 +1,174 @@
+# shellcheck shell=sh
+# What the init scripts and the OCF agent share: start, stop and look after one daemon.
+#
+# Sourced, POSIX sh, no helper of any distribution. The caller has set:
+#   NAME     the program's name, as it stands in /proc/PID/comm
+#   BINARY   what to start; it becomes a daemon by itself, and says by its exit code if it did
+#   PIDFILE  where the daemon writes its pid
+#   ROOT     prefix of every path, for tests and image builds; passed on as --root. Empty: none
+#
+# init_main ACTION does what /etc/init.d/NAME ACTION is to do, and returns its exit code:
+#   0 done · 1 failed (status: dead, pid file left) · 2 usage · 3 not running (status)
+#   5 not installed · 7 does not stop
+
+PATH=${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin:/usr/bin:/bin
+export PATH
+
+# Is process PID our daemon? Its number may belong to another one by now, or to a zombie.
+is_ours() {
+    case $(cat "/proc/$1/stat" 2>/dev/null) in
+        "$1 ($NAME) "[ZX]*) return 1 ;;
+        "$1 ($NAME) "*) return 0 ;;
+    esac
+    return 1
+}
+
+# Print the pid of the daemon; fail if it does not run.
+running_pid() (
+    pid=$(cat "$PIDFILE" 2>/dev/null) || exit 1
+    case $pid in
+        '' | *[!0-9]*) exit 1 ;;
+    esac
+    is_ours "$pid" && echo "$pid"
+)
+
+# end_daemon PID TENTHS SIGNAL...: send each signal in turn and give it so many tenths of a
+# second; succeed as soon as the process is gone.
+end_daemon() (
+    pid=$1
+    tenths=$2
+    shift 2
+    for signal; do
+        kill -s "$signal" "$pid" 2>/dev/null
+        left=$tenths
+        while [ "$left" -gt 0 ]; do
+            if ! is_ours "$pid"; then
+                forget_pid "$pid"
+                exit 0
+            fi
+            sleep 0.1
+            left=$((left - 1))
+        done
+    done
+    exit 1
+)
+
+# Remove the pid file that a dead process left, unless a new daemon has it already.
+forget_pid() {
+    if [ "$(cat "$PIDFILE" 2>/dev/null)" = "$1" ]; then
+        rm -f "$PIDFILE"
+    fi
+}
+
+# Set the management interface up where platform.conf names one that is down: early in the
+# boot nobody else may have done it yet, and without it nothing can be sent.
+raise_management_interface() (
+    interface=$(sed -n 's/^management_interface=["'\'']\{0,1\}\([A-Za-z0-9._-]*\).*/\1/p' \
+        "$ROOT/etc/platform/platform.conf" 2>/dev/null | tail -n 1)
+    flags=$(cat "$ROOT/sys/class/net/${interface:-none}/flags" 2>/dev/null) || exit 0
+    # The lowest bit is IFF_UP.
+    [ $((flags & 1)) -eq 0 ] || exit 0
+    echo "Setting $interface up"
+    ip link set dev "$interface" up || echo "$NAME: cannot set $interface up" >&2
+)
+
+is_installed() {
+    [ -x "$BINARY" ] && return 0
+    echo "$NAME: $BINARY is not installed" >&2
+    return 1
+}
+
+init_start() {
+    if pid=$(running_pid); then
+        echo "$NAME is already running (pid $pid)"
+        return 0
+    fi
+    is_installed || return 5
+    raise_management_interface
+    # Returns when the daemon is initialised, or has said on stderr why it is not.
+    if "$BINARY" ${ROOT:+--root "$ROOT"}; then
+        echo "Starting $NAME: OK"
+        return 0
+    fi
+    # Another one may have been faster.
+    if pid=$(running_pid); then
+        echo "$NAME is already running (pid $pid)"
+        return 0
+    fi
+    echo "Starting $NAME: FAILED"
+    return 1
+}
+
+init_stop() {
+    if ! pid=$(running_pid); then
+        [ -e "$PIDFILE" ] && forget_pid "$(cat "$PIDFILE")"
+        echo "$NAME is not running"
+        return 0
+    fi
+    # One that was stopped (SIGSTOP) must go on in order to end; that takes 2 s at most.
+    kill -s CONT "$pid" 2>/dev/null
+    if end_daemon "$pid" 30 TERM KILL; then
+        echo "Stopping $NAME: OK"
+        return 0
+    fi
+    echo "Stopping $NAME: FAILED, pid $pid is still there"
+    return 7
+}
+
+init_restart() {
+    # Not stopped if it could not be started again.
+    is_installed || return 5
+    init_stop || return
+    init_start
+}
+
+init_condrestart() {
+    if running_pid >/dev/null; then
+        init_restart
+    else
+        echo "$NAME is not running"
+    fi
+}
+
+init_reload() {
+    if ! pid=$(running_pid); then
+        echo "$NAME is not running"
+        return 1
+    fi
+    is_installed || return 5
+    if ! problems=$("$BINARY" ${ROOT:+--root "$ROOT"} --check-config 2>&1); then
+        printf '%s\n' "$problems" >&2
+        echo "Reloading $NAME: FAILED, it goes on with its present configuration"
+        return 1
+    fi
+    if ! kill -s HUP "$pid"; then
+        echo "Reloading $NAME: FAILED"
+        return 1
+    fi
+    echo "Reloading $NAME: OK"
+}
+
+init_status() {
+    if pid=$(running_pid); then
+        echo "$NAME is running (pid $pid)"
+        return 0
+    fi
+    if [ -e "$PIDFILE" ]; then
+        echo "$NAME is dead, and its pid file $PIDFILE is left"
+        return 1
+    fi
+    echo "$NAME is not running"
+    return 3
+}
+
+init_main() {
+    case ${1-} in
+        start | stop | restart | reload | status | condrestart) "init_$1" ;;
+        try-restart) init_condrestart ;;
+        force-reload) init_reload ;;
+        *)
+            echo "Usage: $0 {start|stop|restart|reload|status|condrestart}" >&2
+            return 2
+            ;;
+    esac
+}
