@@ -443,7 +443,12 @@ class GuestProtocol:
         self._pending = None
 
     def receive(self, line: bytes, now: float) -> None:
-        """Handle one message of the host. A bad one is logged and changes nothing."""
+        """Handle one message of the host. A bad one is logged and changes nothing.
+
+        Nor does one that was read before the host was found gone.
+        """
+        if self.state is State.DISCONNECTED:
+            return
         try:
             message = decode(line)
             self._handlers[word(message, "msg_type", self._handlers)](message, now)
@@ -671,7 +676,7 @@ class Channel:
             return
         self._output.append(message)
         self._output_size += len(message)
-        while self._output_size > OUTPUT_LIMIT and len(self._output) > 1 + self._partly_sent:
+        while self._output_size > OUTPUT_LIMIT:
             oldest = self._output[self._partly_sent]
             del self._output[self._partly_sent]
             self._output_size -= len(oldest)
@@ -716,8 +721,7 @@ class Channel:
             self._went_down("closed by the host")
             return
         for line in self._framer.feed(data):
-            if self._up:  # an answer may have found the host gone
-                self._on_message(line)
+            self._on_message(line)
         if self._framer.discarded != self._discards_logged:
             self._discards_logged = self._framer.discarded
             log.warning("%d overlong messages from the host so far", self._discards_logged)
@@ -1075,6 +1079,7 @@ def parse_arguments(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     )
     parser.add_argument("--config", metavar="FILE", help="default: " + DEFAULT_CONFIG)
     parser.add_argument("-f", "--foreground", action="store_true", help="stay, log to stderr")
+    parser.add_argument("--pid-file", metavar="FILE", help="write the process id there, without -f")
     parser.add_argument("--version", action="version", version="%(prog)s " + VERSION)
     defaults = Settings()
     for row in SETTINGS:
@@ -1121,10 +1126,21 @@ def set_up_logging(settings: Settings) -> None:
     log.setLevel(settings.log_level.upper())
 
 
-def become_daemon() -> None:
-    """Leave the terminal and the parent behind."""
-    if os.fork():
-        os._exit(0)
+def become_daemon(pid_file: Optional[str]) -> None:
+    """Leave the terminal and the parent behind, which writes `pid_file` before it ends.
+
+    Raises SettingError, and stays, if that file cannot be written.
+    """
+    try:
+        file = open(pid_file or os.devnull, "w")
+    except OSError as error:
+        raise SettingError("{}: {}".format(pid_file, error.strerror)) from None
+    with file:
+        child = os.fork()
+        if child:
+            file.write("{}\n".format(child))
+            file.flush()
+            os._exit(0)
     os.setsid()
     os.chdir("/")
     os.umask(0o022)
@@ -1141,11 +1157,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         settings = load_settings(arguments)
         set_up_logging(settings)
+        if not arguments.foreground:
+            become_daemon(arguments.pid_file)
     except SettingError as error:
         print("guest-client: {}".format(error), file=sys.stderr)
         return 1
-    if not arguments.foreground:
-        become_daemon()
     log.info("version %s, for guest %s", VERSION, settings.name)
     GuestClient(settings).run()
     return 0

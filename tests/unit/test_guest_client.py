@@ -7,6 +7,7 @@ import logging
 import os
 import selectors
 import stat
+import time
 import tty
 
 import pytest
@@ -19,6 +20,7 @@ from guest.guest_client import (
     GuestProtocol,
     Notification,
     Outcome,
+    Script,
     SettingError,
     Settings,
     State,
@@ -288,6 +290,14 @@ def test_the_exit_status_decides(outcome, kind, expected):
     assert vote_of(outcome, Notification(ID, "stop", kind, 9000)) == expected
 
 
+def test_what_a_lost_host_had_said_is_not_acted_upon():
+    guest = Guest(event_script="/bin/true")
+    guest.start()
+    guest.protocol.disconnected()
+    guest.notify()
+    assert guest.actions.events == []
+
+
 def test_exit_is_said_once_and_only_to_a_host(guest):
     guest.protocol.stop("SIGTERM")
     assert guest.actions.take() == []
@@ -552,6 +562,7 @@ def test_a_port_without_a_host_is_kept_and_watched_by_timer_only(tmp_path):
     os.close(host)
     test.turn()
     assert test.log == ["up", b"hello", "down"]
+    assert test.channel.deadline > time.monotonic() + 0.5
     assert len(test.selector.get_map()) == 0
     test.channel.send(b"nobody hears this")
     assert test.channel.idle
@@ -588,6 +599,28 @@ def test_output_that_the_host_does_not_read_is_bounded_and_whole(tmp_path):
     assert 65 <= len(lines) < 300
     os.close(host)
     test.channel.close()
+
+
+def test_of_what_a_script_prints_only_the_beginning_is_kept():
+    selector = selectors.DefaultSelector()
+    script = Script(selector)
+    outcomes = []
+    script.start(["/bin/sh", "-c", "echo first; yes | head -c 300000"], 20.0, outcomes.append)
+    while not outcomes:
+        for key, events in selector.select(0.1):
+            key.data(events)
+        assert len(script._output) <= 4096
+        script.reap()
+    assert outcomes == [Outcome(0, "first", "", False)]
+    assert len(selector.get_map()) == 0
+
+
+def test_a_script_that_cannot_be_started_is_an_outcome():
+    outcomes = []
+    Script(selectors.DefaultSelector()).start(["/nonexistent"], 20.0, outcomes.append)
+    (outcome,) = outcomes
+    assert outcome.status is None
+    assert "No such file" in outcome.problem
 
 
 def test_a_path_that_is_no_device_is_refused(tmp_path):
