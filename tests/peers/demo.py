@@ -50,7 +50,7 @@ class Timeline:
     def say(self, who: str, what: str, at: float | None = None) -> None:
         seconds = self.elapsed if at is None else at - self._began
         with self._lock:
-            print(f"{seconds:6.2f} s  {who:<20} {what}", flush=True)
+            print(f"{seconds:6.2f} s  {who:<22} {what}", flush=True)
 
     def chapter(self, title: str) -> None:
         with self._lock:
@@ -157,6 +157,15 @@ class Demo:
                     "service", uuid, seconds, status="enabled", restart_timeout="300"
                 ),
             )
+
+        for guest in self.guests:
+            self._expect(
+                f"{guest.name} heartbeating: three challenges in a row answered",
+                lambda seconds, guest=guest: guest.relay.messages.wait_for_count(
+                    3, lambda said: said.message["msg_type"] == "challenge_response", seconds
+                ),
+            )
+            self.timeline.say(guest.name, "has answered three challenges")
 
     def _votes_and_notification(self) -> None:
         willing, busy, _ = self.guests
