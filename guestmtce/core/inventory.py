@@ -1,0 +1,215 @@
+"""Hosts and their instances as the agent sees them; every look-up is O(1) (behaviour.md).
+
+Replaces guestClass. Holds facts only: what follows from a change is decided in `agent_rules`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from guestmtce.core.text import clean
+from guestmtce.core.vocabulary import (
+    HEARTBEAT_SERVICE,
+    SHUTDOWN_EVENTS,
+    SUSPEND_EVENTS,
+    CorrectiveAction,
+    Event,
+    Notification,
+    Switch,
+)
+
+_STORAGE = "storage"
+_NAME_LIMIT = 255
+
+
+class Timeouts(NamedTuple):
+    """A guest's timeouts in seconds, as text: so they came, and so the VIM wants them."""
+
+    restart: str = "0"
+    shutdown: str = "0"
+    suspend: str = "0"
+    resume: str = "0"
+    vote: str = "0"
+
+    def of(self, event: Event, notification: Notification) -> str:
+        """Return the time that a guest has to answer (vim.md, `timeout`)."""
+        if notification is Notification.REVOCABLE:
+            return self.vote
+        if event in SHUTDOWN_EVENTS:
+            return self.shutdown
+        return self.suspend if event in SUSPEND_EVENTS else self.resume
+
+
+UNTOLD = Timeouts()
+
+
+class PendingVote(NamedTuple):
+    """A vote or notify whose answer the VIM waits for until a time of the monotonic clock."""
+
+    event: Event
+    notification: Notification
+    until: float
+
+
+@dataclass(eq=False)
+class Host:
+    """One worker. `reporting` is None until the VIM has said (decision 2)."""
+
+    hostname: str
+    uuid: str
+    ip: str | None = None
+    personality: str = ""
+    reporting: bool | None = None
+    got_instances: bool = False
+    instances: dict[str, Instance] = field(default_factory=dict)
+    queried: bool = False
+    answered: bool = False
+    misses: int = 0
+    ready_at: float | None = None
+
+    @property
+    def runs_instances(self) -> bool:
+        """False for what cannot be a worker.
+
+        mtcAgent names those that it wants heartbeated; a controller that is a worker too
+        comes as `controller`. Only storage hosts are certain to have no instance.
+        """
+        return self.personality != _STORAGE
+
+    def describe(self) -> dict[str, Any]:
+        """Return what lists and the state dump show."""
+        state = "unknown" if self.reporting is None else str(Switch.of(self.reporting))
+        return {
+            "hostname": self.hostname,
+            "uuid": self.uuid,
+            "ip": self.ip or "",
+            "personality": self.personality,
+            "reporting": state,
+            "got_instances": self.got_instances,
+            "instances": len(self.instances),
+            "misses": self.misses,
+        }
+
+
+@dataclass(eq=False)
+class Instance:
+    """One instance. `reporting` is ours and the VIM's to set, the rest is its guestServer's.
+
+    `told_at` is when the VIM last said where it is or whether it reports; `seen` and `absences`
+    belong to the audit; `ill_at` to the limit on ILLHEALTH.
+    """
+
+    uuid: str
+    host: Host
+    reporting: bool = False
+    heartbeating: bool = False
+    timeouts: Timeouts = UNTOLD
+    action: CorrectiveAction = CorrectiveAction.UNKNOWN
+    told_at: float = 0.0
+    seen: bool = True
+    absences: int = 0
+    pending: PendingVote | None = None
+    ill_at: dict[CorrectiveAction, float] = field(default_factory=dict)
+
+    @property
+    def restart_timeout(self) -> str:
+        """What the VIM is told: "0" while not heartbeating."""
+        return self.timeouts.restart if self.heartbeating else "0"
+
+    def services(self) -> dict[str, Any]:
+        """Return the services body of vim.md."""
+        service = {
+            "service": HEARTBEAT_SERVICE,
+            "state": Switch.of(self.reporting),
+            "restart-timeout": self.restart_timeout,
+            "status": Switch.of(self.heartbeating),
+        }
+        return {"uuid": self.uuid, "hostname": self.host.hostname, "services": [service]}
+
+    def describe(self) -> dict[str, Any]:
+        """Return what lists and the state dump show."""
+        return {
+            "uuid": self.uuid,
+            "host": self.host.hostname,
+            "reporting": self.reporting,
+            "heartbeating": self.heartbeating,
+            "corrective_action": str(self.action),
+            "timeouts": self.timeouts._asdict(),
+            "pending": str(self.pending.event) if self.pending else None,
+        }
+
+
+class Inventory:
+    """The tables. An instance is always on exactly one known host."""
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, Host] = {}
+        self.instances: dict[str, Instance] = {}
+        self._by_name: dict[str, Host] = {}
+
+    def host_named(self, hostname: str) -> Host | None:
+        """Return the host of that name."""
+        return self._by_name.get(hostname)
+
+    def add_host(self, host: Host) -> None:
+        """Enter a host; neither its name nor its UUID may be known yet."""
+        self.hosts[host.uuid] = host
+        self._by_name[host.hostname] = host
+
+    def remove_host(self, host: Host) -> None:
+        """Forget a host without instances."""
+        del self.hosts[host.uuid]
+        del self._by_name[host.hostname]
+
+    def rename_host(self, host: Host, hostname: str, uuid: str) -> None:
+        """Know a host by another name or UUID; its instances stay."""
+        self.remove_host(host)
+        host.hostname, host.uuid = hostname, uuid
+        self.add_host(host)
+
+    def add_instance(self, instance: Instance) -> None:
+        """Enter an instance that is not known yet."""
+        self.instances[instance.uuid] = instance
+        instance.host.instances[instance.uuid] = instance
+
+    def remove_instance(self, instance: Instance) -> None:
+        """Forget an instance."""
+        del self.instances[instance.uuid]
+        del instance.host.instances[instance.uuid]
+
+    def move_instance(self, instance: Instance, host: Host) -> None:
+        """Put an instance on another host: nothing that its guest said there holds any more."""
+        del instance.host.instances[instance.uuid]
+        instance.host = host
+        host.instances[instance.uuid] = instance
+        instance.heartbeating = False
+        instance.timeouts = UNTOLD
+        instance.action = CorrectiveAction.UNKNOWN
+        instance.pending = None
+        instance.seen = True
+        instance.absences = 0
+
+
+def usual_address(text: object) -> str | None:
+    """Return a numeric address in its usual spelling (mapped IPv4 as IPv4), else None."""
+    if not isinstance(text, str):
+        return None
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
+def short_name(text: object) -> str:
+    """Return optional text of a peer (a personality), "" for what is none."""
+    return clean(text, _NAME_LIMIT) if isinstance(text, str) else ""
+
+
+def count_heartbeating(instances: Iterable[Instance]) -> int:
+    """Return how many of `instances` heartbeat."""
+    return sum(1 for instance in instances if instance.heartbeating)
