@@ -1,0 +1,256 @@
+"""guestAgent: on the active controller; commands, events, audit (overview.md).
+
+Replaces guestAgent.cpp. It owns the rules and joins them with the links to the guestServers,
+mtcAgent and the VIM, none of which know one another.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from guestmtce.agent.addresses import OwnAddresses
+from guestmtce.agent.http_api import HttpApi
+from guestmtce.agent.metrics import build_registry
+from guestmtce.agent.mtc_link import MtcLink
+from guestmtce.agent.server_link import ServerLink
+from guestmtce.agent.vim_api import VimApi
+from guestmtce.core import agent_events, audit, config
+from guestmtce.core.agent_rules import BURST_SECS, AgentRules
+from guestmtce.core.config import AgentSettings, PlatformConf
+from guestmtce.core.errors import StartError
+from guestmtce.core.inventory import Host, count_heartbeating
+from guestmtce.core.mtc_message import MtcMessage
+from guestmtce.core.text import printable
+from guestmtce.core.vim_queue import Kind
+from guestmtce.core.vocabulary import Command, canonical_uuid
+from guestmtce.runtime import files
+from guestmtce.runtime.address import is_loopback
+from guestmtce.runtime.control import Handler
+from guestmtce.runtime.hosts import HostsFile
+from guestmtce.runtime.http_server import HttpServer
+from guestmtce.runtime.loop import Loop, Timer
+
+log = logging.getLogger(__name__)
+
+RESOLVE_SECS = 3.0
+RESOLVED_SECS = 60.0
+
+
+class GuestAgent:
+    """The daemon on its loop. `root` prefixes every absolute path."""
+
+    def __init__(
+        self, loop: Loop, settings: AgentSettings, platform: PlatformConf, hostname: str, root: str
+    ) -> None:
+        self.settings = settings
+        self.hostname = hostname
+        self._loop = loop
+        self._hosts = HostsFile(files.under(root, "/etc/hosts"))
+        self.own = OwnAddresses(settings, hostname, self._hosts, platform.management_interface)
+        self.rules = AgentRules(self, self._event_dropped)
+        self.schedule = audit.Schedule(loop.time())
+        self.server_link = ServerLink(
+            loop, settings, self.own, self.rules.inventory, self._take_event
+        )
+        self.mtc_link = MtcLink(
+            loop, settings, self.own, self._take_mtc_command, self._send_from_local
+        )
+        self.vim_api = VimApi(loop, self.rules, self._vim_address, self._settle)
+        self.http_api = HttpApi(loop, self.rules, self.metrics, self._settle)
+        self.http_counts: Counter[str] = Counter()
+        self._server: HttpServer | None = None
+        self._registry = build_registry(loop, self)
+        self._timers: dict[str, Timer] = {}
+
+    def start(self) -> None:
+        """Bind, ask mtcAgent for the hosts, begin the audit. Raises StartError."""
+        self._listen()
+        self.server_link.receiver.open()
+        self.mtc_link.receiver.open()
+        self.rules.ask_mtc_agent(self._loop.time())
+        self._resolve()
+        self._settle()
+
+    def stop(self, done: Callable[[], None]) -> None:
+        """Close everything at once: what waits is asked and told again by the next agent."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self.vim_api.stop()
+        if self._server is not None:
+            self._server.close()
+        self.server_link.receiver.close()
+        self.mtc_link.receiver.close()
+        done()
+
+    def reload(self, settings: AgentSettings) -> None:
+        """Take over what can change while running (SIGHUP); name the rest in the log."""
+        self.settings, applied, deferred = config.changes(self.settings, settings)
+        for name in applied:
+            log.info("%s changed", name)
+        for name in deferred:
+            log.warning("%s changed: it needs a restart", name)
+        self._resolve()
+
+    def send(self, host: Host, command: Command, members: dict[str, Any]) -> None:
+        """Send a command to a guestServer (the rules' port)."""
+        self.server_link.send(host, command, members)
+
+    def ask_mtc_agent(self) -> None:
+        """Ask for the inventory of hosts (the rules' port)."""
+        self.mtc_link.ask_for_hosts()
+
+    def warn(self, text: str, *args: object) -> None:
+        """Tell the operator (the rules' port)."""
+        log.warning(text, *(printable(arg) for arg in args))
+
+    def _listen(self) -> None:
+        name, port = self.settings.vim_cmd_address, self.settings.vim_cmd_port
+        found = self._hosts.lookup(name)
+        if not found or not is_loopback(found[0]):
+            raise StartError(f"[agent] vim_cmd_address = {name}: not a loopback address")
+        try:
+            self._server = HttpServer(
+                self._loop,
+                (found[0], port),
+                self.http_api.answer,
+                self.http_api.not_a_request,
+                counts=self.http_counts,
+            )
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StartError(f"cannot bind TCP port {port} on {found[0]}: {reason}") from error
+        log.info("commands on %s port %d", found[0], port)
+
+    def _resolve(self) -> None:
+        """Follow the hosts file: often until every address is there, then now and then."""
+        self.own.refresh()
+        self.server_link.receiver.refresh()
+        self.mtc_link.refresh()
+        complete = self.server_link.receiver.complete and self.mtc_link.receiver.complete
+        self._start_timer("resolve", RESOLVED_SECS if complete else RESOLVE_SECS, self._resolve)
+
+    def _vim_address(self) -> tuple[str, int] | None:
+        found = self._hosts.lookup(self.settings.vim_address)
+        return (found[0], self.settings.vim_port) if found else None
+
+    def _send_from_local(self, data: bytes, destination: tuple[str, int]) -> bool:
+        return self.server_link.receiver.send(data, destination, self.own.local)
+
+    def _take_event(self, host: Host, message: MtcMessage) -> None:
+        agent_events.take_event(self.rules, host, message, self._loop.time())
+        self._settle()
+
+    def _take_mtc_command(self, message: MtcMessage) -> None:
+        now = self._loop.time()
+        news = agent_events.take_mtc_command(self.rules, message, now)
+        for hostname in news.went:
+            log.info("host %s is gone", printable(hostname))
+            self.schedule.remove(hostname)
+        for hostname in news.came:
+            log.info("host %s is known", printable(hostname))
+            self.schedule.add(hostname, now)
+        self._settle()
+
+    def _settle(self) -> None:
+        """After every input: let out what it caused, and wake up when more is due."""
+        if self.rules.has_bursts and not self._is_pending("burst"):
+            self._burst()
+        self.vim_api.pump()
+        due = self.schedule.next_at()
+        if due is not None and not (
+            self._is_pending("audit") and self._timers["audit"].when == due
+        ):
+            self._start_timer("audit", due - self._loop.time(), self._audit)
+
+    def _burst(self) -> None:
+        self.rules.send_burst()
+        if self.rules.has_bursts:
+            self._start_timer("burst", BURST_SECS, self._burst)
+
+    def _audit(self) -> None:
+        now = self._loop.time()
+        for hostname in self.schedule.due(now):
+            host = self.rules.inventory.host_named(hostname)
+            if host is not None:
+                audit.audit(self.rules, host, now)
+        self._settle()
+
+    def _start_timer(self, name: str, delay: float, callback: Callable[[], object]) -> None:
+        if name in self._timers:
+            self._timers[name].cancel()
+        self._timers[name] = self._loop.call_later(delay, callback)
+
+    def _is_pending(self, name: str) -> bool:
+        return name in self._timers and self._timers[name].active
+
+    def _event_dropped(self, key: str, kind: Kind, reason: str) -> None:
+        """An operator may look for it: it is what the VIM was not told."""
+        log.info("%s of %s is not told to the VIM: %s", kind.value, key, reason)
+
+    def overruns(self) -> int:
+        """Datagrams that the kernel dropped because we were too slow."""
+        return self.server_link.receiver.overruns + self.mtc_link.receiver.overruns
+
+    def configuration(self) -> str:
+        """Return the settings in force."""
+        return config.describe(self.settings)
+
+    def problems(self) -> list[str]:
+        """Return what makes this daemon degraded."""
+        found = []
+        if not self.server_link.receiver.complete:
+            found.append("not every address of our own is known and there")
+        if self.rules.queue.suspect:
+            found.append("the VIM does not take requests")
+        return found
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers that an operator wants first."""
+        inventory = self.rules.inventory
+        return {
+            "floating": self.own.floating,
+            "local": self.own.local,
+            "hosts": len(inventory.hosts),
+            "instances": len(inventory.instances),
+            "heartbeating": count_heartbeating(inventory.instances.values()),
+            "vim_queue": len(self.rules.queue),
+        }
+
+    def dump(self) -> dict[str, Any]:
+        """Return the full state."""
+        return {
+            "summary": self.summary(),
+            "hosts": self._list_hosts(),
+            "instances": self._list_instances(),
+            "vim": self.rules.queue.describe(),
+            "vim_requests": dict(self.vim_api.results),
+            "received": dict(self.server_link.received + self.mtc_link.received),
+            "sent": dict(self.server_link.sent + self.mtc_link.sent),
+            "dropped": dict(self.server_link.dropped + self.mtc_link.dropped + self.rules.dropped),
+        }
+
+    def metrics(self) -> str:
+        """Return the metrics as Prometheus text."""
+        return self._registry.render()
+
+    def commands(self) -> Mapping[str, Handler]:
+        """Return the control commands of guestctl beyond those of both daemons."""
+        return {
+            "instances": lambda _request: {"instances": self._list_instances()},
+            "hosts": lambda _request: {"hosts": self._list_hosts()},
+            "show": self._show,
+        }
+
+    def _list_hosts(self) -> list[dict[str, Any]]:
+        return [host.describe() for host in self.rules.inventory.hosts.values()]
+
+    def _list_instances(self) -> list[dict[str, Any]]:
+        return [instance.describe() for instance in self.rules.inventory.instances.values()]
+
+    def _show(self, request: dict[str, Any]) -> dict[str, Any]:
+        uuid = canonical_uuid(str(request.get("uuid"))) or ""
+        instance = self.rules.inventory.instances.get(uuid)
+        return {"instance": instance.describe()} if instance else {"error": "no such instance"}

@@ -1,0 +1,112 @@
+"""guestAgent's end of the UDP link to the guestServers (server-agent.md).
+
+Decides who is believed and where commands go. What a message does is `core.agent_events`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from guestmtce.agent.addresses import OwnAddresses, Receiver
+from guestmtce.core import mtc_message
+from guestmtce.core.config import AgentSettings
+from guestmtce.core.errors import PeerError
+from guestmtce.core.inventory import Host, Inventory
+from guestmtce.core.mtc_message import MtcMessage
+from guestmtce.core.text import printable
+from guestmtce.core.vocabulary import Command
+from guestmtce.runtime.log import Throttle
+from guestmtce.runtime.loop import Loop
+
+log = logging.getLogger(__name__)
+
+_LOG_EVERY = 100
+
+
+class ServerLink:
+    """Sockets on the floating and the local address, one port.
+
+    `on_event(host, message)` is called for what is believed; it may raise PeerError, which
+    costs that message only. `received`, `sent`, `dropped` count by command or reason.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        settings: AgentSettings,
+        own: OwnAddresses,
+        inventory: Inventory,
+        on_event: Callable[[Host, MtcMessage], object],
+    ) -> None:
+        self.received: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self._settings = settings
+        self._own = own
+        self._inventory = inventory
+        self._on_event = on_event
+        self._throttle = Throttle(_LOG_EVERY)
+        self.receiver = Receiver(
+            loop, lambda: [own.local, own.floating], settings.rx_port, self._on_datagram
+        )
+
+    def send(self, host: Host, command: Command, members: dict[str, Any]) -> bool:
+        """Send a command to a host's guestServer; False if it cannot go out.
+
+        It leaves from our local address: an address that guestServers believe.
+        """
+        address = self._address_of(host)
+        if address is None:
+            return self._cannot_send("no_address", host)
+        data = mtc_message.encode_agent_command(command, {"source": self._own.source, **members})
+        destination = (address, self._settings.server_rx_port)
+        if not self.receiver.send(data, destination, self._own.local):
+            return self._cannot_send("not_sent", host)
+        self.sent[command.name] += 1
+        return True
+
+    def _address_of(self, host: Host) -> str | None:
+        """Return where mtcAgent says that the host is, else what its name says (decision 17)."""
+        if host.ip is not None:
+            return host.ip
+        named = self._own.hosts.lookup(host.hostname)
+        return named[0] if named else None
+
+    def _cannot_send(self, reason: str, host: Host) -> bool:
+        self.dropped[reason] += 1
+        count = self._throttle.hit((reason, host.hostname))
+        if count is not None:
+            name = printable(host.hostname)
+            log.warning("cannot send to %s: %s (%d so far)", name, reason, count)
+        return False
+
+    def _on_datagram(self, data: bytes, source: str, _port: int) -> None:
+        """Decode, believe, pass on; what fails is dropped, counted, logged now and then."""
+        try:
+            message = mtc_message.decode(data)
+            if message.command == Command.LOOPBACK:
+                return
+            host = self._believe(message, source)
+            self._on_event(host, message)
+        except PeerError as error:
+            self.dropped[error.reason] += 1
+            count = self._throttle.hit((error.reason, source))
+            if count is not None:
+                log.warning("event from %s dropped: %s (%d so far)", source, error, count)
+            return
+        self.received[Command(message.command).name] += 1
+
+    def _believe(self, message: MtcMessage, source: str) -> Host:
+        """Return the host that the message is from; raises PeerError if it is not from there."""
+        hostname = message.text("hostname")
+        host = self._inventory.host_named(hostname)
+        if host is None:
+            raise PeerError("unknown_host")
+        if source != self._address_of(host) and not (
+            hostname == self._own.hostname and self._own.is_own(source)
+        ):
+            raise PeerError("stranger")
+        return host
