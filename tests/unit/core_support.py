@@ -190,7 +190,14 @@ class RecordingPort:
 class Rig:
     """One instance's state machines with a recording port and a clock of their own."""
 
-    def __init__(self, *, threshold: int = 1, reporting: bool = True, host: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        threshold: int = 1,
+        reporting: bool = True,
+        host: bool = True,
+        port: type[RecordingPort] = RecordingPort,
+    ) -> None:
         self.clock = Clock()
         self.numbers = iter(range(100, 2**31))
         self.worker = Worker(
@@ -202,7 +209,7 @@ class Rig:
         )
         self.stats = self.worker.stats
         self.instance = Instance(UUID)
-        self.port = RecordingPort(self.clock)
+        self.port = port(self.clock)
         self.fsm = InstanceFsm(self.instance, self.worker, self.port)
         self.port.fsm = self.fsm
         if reporting:
