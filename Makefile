@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 DESTDIR ?=
+BUILD ?= build
 # Debian-based StarlingX keeps pmond's files in /usr/share/starlingx/pmon.d.
 PMON_DIR ?= /etc/pmon.d
 UNIT_DIR ?= /usr/lib/systemd/system
@@ -14,14 +15,22 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y C
 export SOURCE_DATE_EPOCH
 
 SOURCES := $(shell find guestmtce -name '*.py')
-STARLINGX_DIRS := bin guest guestmtce init.d systemd pmon.d ocf etc rpm
-TARBALL := build/mtce-guest-$(VERSION).tar.gz
+PACKAGED := guestmtce bin guest init.d systemd pmon.d ocf etc rpm \
+	Makefile README.md CHANGELOG.md LICENSE
 SCRIPTS := .ci/run init.d/* ocf/guestAgent guest/guest-client.init guest/samples/*.sh \
-	rpm/maintain.sh rpm/debian/*.p*
-DEBS := mtce-guest-common mtce-guestserver mtce-guestagent mtce-guestclient
+	rpm/maintain.sh rpm/debian/build.sh rpm/debian/*.p*
 
-# install FILE under MODE NAME, its directory made if need be; times are the packager's affair.
-put = install -D -m $(1) $(2) "$(DESTDIR)$(3)"
+# $(call put,MODE,FILE,NAME): install FILE as NAME, its directory made if need be.
+put = umask 022; install -D -m $(1) $(2) "$(DESTDIR)$(3)"
+# $(call deb,PACKAGE,PART[,SERVICE,LIB]): build PACKAGE of the files that install-PART lays.
+define deb
+	rm -rf $(BUILD)/deb/stage
+	$(MAKE) --silent install-$(2) DESTDIR="$(abspath $(BUILD))/deb/stage" \
+	    PMON_DIR=/usr/share/starlingx/pmon.d
+	rpm/debian/build.sh $(1) $(BUILD)/deb/stage $(VERSION)-$(RELEASE) $(BUILD)/deb $(3) $(4)
+	rm -r $(BUILD)/deb/stage
+
+endef
 
 .PHONY: help demo test lint check coverage bench rpm deb clean \
 	install install-common install-server install-agent install-client
@@ -70,7 +79,7 @@ install-common:
 	$(call put,0644,init.d/functions.sh,/usr/lib/mtce-guest/functions.sh)
 	$(call put,0755,rpm/maintain.sh,/usr/lib/mtce-guest/maintain)
 	$(call put,0755,bin/guestctl,/usr/local/bin/guestctl)
-	install -d -m 0755 "$(DESTDIR)/etc/mtc/tmp"
+	umask 022; install -d "$(DESTDIR)/etc/mtc/tmp"
 
 install-server:
 	$(call put,0755,bin/guestServer,/usr/local/bin/guestServer)
@@ -92,18 +101,36 @@ install-client:
 	$(call put,0755,guest/guest_client.py,/usr/sbin/guest-client)
 	$(call put,0755,guest/guest-client.init,/etc/init.d/guest-client)
 	$(call put,0644,init.d/functions.sh,/usr/lib/guest-client/functions.sh)
+	$(call put,0755,rpm/maintain.sh,/usr/lib/guest-client/maintain)
 	$(call put,0644,guest/guest-client.conf,/etc/guest-client/guest-client.conf)
 	$(call put,0644,guest/guest-client.service,$(UNIT_DIR)/guest-client.service)
 	$(call put,0755,guest/samples/event-script.sh,/usr/share/guest-client/event-script.sh)
 	$(call put,0755,guest/samples/health-script.sh,/usr/share/guest-client/health-script.sh)
 
-$(TARBALL): $(SOURCES)
-	mkdir -p build
-	tar --create --gzip --file $@ --sort=name --owner=0 --group=0 --numeric-owner \
-	    --mtime=@$(SOURCE_DATE_EPOCH) --exclude=__pycache__ --exclude='.*' \
-	    --transform='s,^,mtce-guest-$(VERSION)/,' \
-	    $(STARLINGX_DIRS) Makefile README.md CHANGELOG.md LICENSE
+rpm: ## build/rpm/: RPMs of guestServer, guestAgent, what they share, and the guest client
+	rm -rf $(BUILD)/rpm $(BUILD)/rpmbuild
+	mkdir -p $(BUILD)/rpm $(BUILD)/rpmbuild/SOURCES
+	tar --create --gzip --file $(BUILD)/rpmbuild/SOURCES/mtce-guest-$(VERSION).tar.gz \
+	    --sort=name --owner=0 --group=0 --numeric-owner --mode=go=rX,u+w \
+	    --mtime=@$(SOURCE_DATE_EPOCH) --exclude=__pycache__ \
+	    --transform='s,^,mtce-guest-$(VERSION)/,' $(PACKAGED)
+	umask 022; rpmbuild -bb --quiet \
+	    --define '_topdir $(abspath $(BUILD))/rpmbuild' --define '_rpmdir $(abspath $(BUILD))/rpm' \
+	    --define '_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm' \
+	    --define '_buildhost localhost' --define 'use_source_date_epoch_as_buildtime 1' \
+	    --define 'clamp_mtime_to_source_date_epoch 1' \
+	    --define 'guest_version $(VERSION)' --define 'guest_release $(RELEASE)' \
+	    rpm/mtce-guest.spec
+	rm -r $(BUILD)/rpmbuild
+
+deb: ## build/deb/: the same as Debian packages
+	rm -rf $(BUILD)/deb
+	mkdir -p $(BUILD)/deb
+	$(call deb,mtce-guest-common,common)
+	$(call deb,mtce-guestserver,server,guestServer,/usr/lib/mtce-guest)
+	$(call deb,mtce-guestagent,agent,guestAgent,/usr/lib/mtce-guest)
+	$(call deb,mtce-guestclient,client,guest-client,/usr/lib/guest-client)
 
 clean: ## remove what was built, and the caches; .venv stays
-	rm -rf build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(BUILD) .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -r {} +

@@ -6,6 +6,7 @@
 #   BINARY   what to start; it becomes a daemon by itself, and says by its exit code if it did
 #   PIDFILE  where the daemon writes its pid
 #   ROOT     prefix of every path, for tests and image builds; passed on as --root. Empty: none
+# and may define any of these functions anew.
 #
 # init_main ACTION does what /etc/init.d/NAME ACTION is to do, and returns its exit code:
 #   0 done · 1 failed (status: dead, pid file left) · 2 usage · 3 not running (status)
@@ -31,6 +32,11 @@ running_pid() (
     esac
     is_ours "$pid" && echo "$pid"
 )
+
+# Run the daemon's program with its usual options and these.
+run_binary() {
+    "$BINARY" ${ROOT:+--root "$ROOT"} "$@"
+}
 
 # end_daemon PID TENTHS SIGNAL...: send each signal in turn and give it so many tenths of a
 # second; succeed as soon as the process is gone.
@@ -86,7 +92,7 @@ init_start() {
     is_installed || return 5
     raise_management_interface
     # Returns when the daemon is initialised, or has said on stderr why it is not.
-    if "$BINARY" ${ROOT:+--root "$ROOT"}; then
+    if run_binary; then
         echo "Starting $NAME: OK"
         return 0
     fi
@@ -136,7 +142,7 @@ init_reload() {
         return 1
     fi
     is_installed || return 5
-    if ! problems=$("$BINARY" ${ROOT:+--root "$ROOT"} --check-config 2>&1); then
+    if ! problems=$(run_binary --check-config 2>&1); then
         printf '%s\n' "$problems" >&2
         echo "Reloading $NAME: FAILED, it goes on with its present configuration"
         return 1

@@ -1,0 +1,101 @@
+#!/bin/sh
+#
+# maintain NAME EVENT: what the scripts of the RPM and Debian packages have done with a service.
+#
+#   installed   the package is new on this host: have the service started with the next boot
+#   changed     its files are new: if it runs, have it restarted, once, by whoever minds it
+#   removing    its files are about to go: stop it and start it no more
+#
+# Works with systemd, with System V init, and in an image where nothing runs. A service that
+# cannot be enabled or restarted is said and does not fail the package.
+
+NAME=$1
+EVENT=$2
+SCRIPT=/etc/init.d/$NAME
+
+has() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+complain() {
+    echo "$NAME: $*" >&2
+}
+
+systemd_runs() {
+    has systemctl && [ -d /run/systemd/system ]
+}
+
+pmond_runs() {
+    has pmon-restart && kill -0 "$(cat /var/run/pmond.pid 2>/dev/null)" 2>/dev/null
+}
+
+service_runs() {
+    "$SCRIPT" status >/dev/null 2>&1
+}
+
+enable_service() {
+    if has systemctl; then
+        systemctl enable "$NAME.service"
+    elif has update-rc.d; then
+        update-rc.d "$NAME" defaults
+    elif has chkconfig; then
+        chkconfig --add "$NAME"
+    else
+        complain "no service manager found: start it with $SCRIPT start"
+    fi
+}
+
+disable_service() {
+    if has systemctl; then
+        systemctl disable "$NAME.service"
+    elif has update-rc.d; then
+        update-rc.d -f "$NAME" remove
+    elif has chkconfig; then
+        chkconfig --del "$NAME"
+    fi
+}
+
+# One restart, by one of them: pmond or SM would take a restart by another for a failure.
+restart_service() {
+    service_runs || return 0
+    if [ "$NAME" = guestServer ] && pmond_runs; then
+        pmon-restart "$NAME"
+    elif [ "$NAME" = guestAgent ] && has sm-restart-safe; then
+        sm-restart-safe service guest-agent
+    elif systemd_runs && systemctl --quiet is-active "$NAME.service"; then
+        systemctl try-restart "$NAME.service"
+    else
+        "$SCRIPT" condrestart
+    fi
+}
+
+stop_service() {
+    if [ "$NAME" = guestServer ] && pmond_runs && has pmon-stop; then
+        pmon-stop "$NAME"
+    fi
+    if systemd_runs && systemctl --quiet is-active "$NAME.service"; then
+        systemctl stop "$NAME.service"
+    fi
+    "$SCRIPT" stop
+}
+
+case $EVENT in
+    installed)
+        # SM runs guestAgent: it is not started at boot.
+        [ "$NAME" = guestAgent ] || enable_service || complain "cannot be enabled"
+        if systemd_runs; then systemctl daemon-reload; fi
+        ;;
+    changed)
+        if systemd_runs; then systemctl daemon-reload; fi
+        restart_service || complain "cannot be restarted: see $SCRIPT status"
+        ;;
+    removing)
+        stop_service || complain "does not stop"
+        disable_service || complain "cannot be disabled"
+        ;;
+    *)
+        echo "Usage: $0 NAME installed|changed|removing" >&2
+        exit 2
+        ;;
+esac
+exit 0
