@@ -330,11 +330,12 @@ class Demo:
         return listener
 
     def _say_delay(self, guest: Guest, alarm_at: float, stopped_at: float) -> None:
-        first = next(
+        challenges = [
             said.at
             for said in guest.relay.messages
             if said.at > stopped_at and said.message["msg_type"] == "challenge"
-        )
+        ]
+        first = min(challenges, default=alarm_at)
         self.timeline.say(
             "demo",
             f"alarm {alarm_at - first:.2f} s after the first unanswered challenge"
