@@ -1132,15 +1132,14 @@ def become_daemon(pid_file: Optional[str]) -> None:
     Raises SettingError, and stays, if that file cannot be written.
     """
     try:
-        file = open(pid_file or os.devnull, "w")
+        file = os.open(pid_file or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     except OSError as error:
         raise SettingError("{}: {}".format(pid_file, error.strerror)) from None
-    with file:
-        child = os.fork()
-        if child:
-            file.write("{}\n".format(child))
-            file.flush()
-            os._exit(0)
+    child = os.fork()
+    if child:
+        os.write(file, b"%d\n" % child)
+        os._exit(0)
+    os.close(file)
     os.setsid()
     os.chdir("/")
     os.umask(0o022)
