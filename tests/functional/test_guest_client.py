@@ -379,16 +379,25 @@ def test_a_bad_start_is_explained(options, status, problem):
     assert "Traceback" not in done.stderr
 
 
-def test_in_the_background_it_logs_to_a_file(host, place):
-    log = place / "log"
-    subprocess.run(
-        [sys.executable, str(CLIENT), "--socket", str(place / "port"), "--log", str(log)],
-        timeout=20,
-        check=True,
-    )
-    host.greet()
-    wait_until(lambda: "acknowledged" in log.read_text(), 5)
-    pid = int(re.search(r"guest-client\[(\d+)\]", log.read_text())[1])
-    os.kill(pid, signal.SIGTERM)
+def test_in_the_background_with_a_log_and_a_pid_file(host, place):
+    log, pid_file = place / "log", place / "pid"
+    command = [sys.executable, str(CLIENT), "--socket", str(place / "port"), "--log", str(log)]
+    command += ["--pid-file", str(pid_file)]
+    subprocess.run(command, timeout=20, check=True)
+    pid = int(pid_file.read_text())
+    try:
+        host.greet()
+        wait_until(lambda: "acknowledged" in log.read_text(), 5)
+        assert f"guest-client[{pid}]" in log.read_text()
+    finally:
+        os.kill(pid, signal.SIGTERM)
     host.receive("exit")
-    wait_until(lambda: not Path(f"/proc/{pid}/exe").exists(), 5, "it has ended")
+    wait_until(lambda: all_ended(pid_file), 5, "it has ended")
+
+
+def test_a_pid_file_that_cannot_be_written_is_explained(place):
+    command = [sys.executable, str(CLIENT), "--log", str(place / "log")]
+    command += ["--pid-file", str(place / "absent" / "pid")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert "No such file" in done.stderr
