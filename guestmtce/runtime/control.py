@@ -177,7 +177,10 @@ def ask(path: str, request: dict[str, Any], timeout: float = DEADLINE_SECS) -> A
             received += chunk
             if len(received) > MAX_ANSWER_BYTES:
                 raise ValueError("the answer is too long")
-    answer = json.loads(bytes(received))
+    try:
+        answer = json.loads(bytes(received))
+    except ValueError:
+        answer = None
     if not isinstance(answer, dict):
         raise ValueError("the answer is not a JSON object")
     return answer
