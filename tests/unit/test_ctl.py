@@ -1,0 +1,363 @@
+"""guestctl (operations.md, guestctl): what it shows, and what its exit status says."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guestmtce.ctl import app
+from guestmtce.ctl.table import Style, cell, fields, table, width
+from guestmtce.runtime import control
+
+UUID = "8d1b2c3e-1111-2222-3333-444455556666"
+BIN = Path(__file__).parents[2] / "bin" / "guestctl"
+EXAMPLE = Path(__file__).with_name("example_daemon.py")
+
+SERVER = {
+    "daemon": "guestServer",
+    "version": "1.0.0",
+    "pid": 12,
+    "uptime_secs": 3_725,
+    "healthy": True,
+    "problems": [],
+    "summary": {"hostname": "compute-0", "instances": 2, "votes": {"accept": 1}},
+}
+AGENT = {**SERVER, "daemon": "guestAgent", "pid": 13}
+INSTANCES = [
+    {
+        "uuid": UUID,
+        "host": "compute-0",
+        "name": "vm-1",
+        "state": "waiting_challenge",
+        "connected": True,
+        "reporting": False,
+        "heartbeating": True,
+        "interval_ms": 1000,
+        "misses": 0,
+    },
+    {"uuid": UUID.replace("8", "9"), "host": "compute-0", "name": "", "state": "waiting_init"},
+]
+
+
+class Daemons:
+    """The daemons of a host: what each answers, or how asking it fails."""
+
+    def __init__(self, root) -> None:
+        self.root = root
+        self.answers = {}
+        self.requests = []
+
+    def ask(self, path, request):
+        assert os.path.dirname(path) == f"{self.root}/var/run"
+        self.requests.append(request)
+        answer = self.answers.get(os.path.basename(path), FileNotFoundError(2, "No such file"))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def server(self, answer) -> None:
+        self.answers["guestServer.ctl"] = answer
+
+    def agent(self, answer) -> None:
+        self.answers["guestAgent.ctl"] = answer
+
+    def left_behind(self, name) -> None:
+        path = Path(self.root, "var/run", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def run(self, *arguments) -> int:
+        return app.main(["--root", str(self.root), *arguments])
+
+
+@pytest.fixture
+def daemons(tmp_path, monkeypatch):
+    made = Daemons(tmp_path)
+    monkeypatch.setattr(control, "ask", made.ask)
+    return made
+
+
+# Exit statuses
+
+
+def test_healthy_is_0(daemons):
+    daemons.server(SERVER)
+    daemons.agent(AGENT)
+    assert daemons.run("status") == 0
+
+
+def test_a_daemon_that_does_not_belong_here_is_not_missed(daemons):
+    """A worker has a guestServer only; "talks to whichever daemons run on this host"."""
+    daemons.server(SERVER)
+    assert daemons.run("status") == 0
+
+
+@pytest.mark.parametrize("left", ["guestAgent.pid", "guestAgent.ctl", "guestAgent.info"])
+def test_a_daemon_that_was_started_and_does_not_run_is_1(daemons, left, capsys):
+    daemons.server(SERVER)
+    daemons.left_behind(left)
+    assert daemons.run("status") == 1
+    assert "guestAgent: down (was started since boot and does not run now)" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_degraded_daemon_is_1(daemons, capsys):
+    daemons.server({**SERVER, "healthy": False, "problems": ["no address\x1b[2J"]})
+    assert daemons.run("status") == 1
+    out = capsys.readouterr().out
+    assert "guestServer: degraded" in out
+    assert "  problem: no address\\x1b[2J\n" in out
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [TimeoutError("the daemon does not answer"), PermissionError(13, "Permission denied")],
+)
+def test_a_daemon_that_does_not_answer_is_1(daemons, failure, capsys):
+    daemons.server(failure)
+    assert daemons.run("status") == 1
+    assert f"guestServer: silent ({failure.strerror or failure})" in capsys.readouterr().out
+
+
+def test_an_answer_that_is_none_is_1(daemons):
+    daemons.server(ValueError("the answer is not a JSON object"))
+    assert daemons.run("status") == 1
+
+
+def test_nothing_runs_is_3(daemons):
+    assert daemons.run("status") == 3
+    daemons.left_behind("guestServer.pid")
+    daemons.agent(ConnectionRefusedError(111, "Connection refused"))
+    assert daemons.run("status") == 3
+
+
+@pytest.mark.parametrize("command", [["instances"], ["hosts"], ["show", UUID]])
+def test_nothing_runs_is_3_for_every_command(daemons, command, capsys):
+    assert daemons.run(*command) == 3
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        "guestctl: guestServer: does not run\nguestctl: guestAgent: does not run\n"
+    )
+
+
+def test_an_unknown_instance_is_1(daemons, capsys):
+    daemons.server({"error": "no such instance"})
+    assert daemons.run("show", UUID) == 1
+    assert "guestctl: guestServer: no such instance\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [[], ["nothing"], ["show"], ["status", "more"], ["--odd"]])
+def test_wrong_usage_is_2(wrong):
+    with pytest.raises(SystemExit) as caught:
+        app.main(wrong)
+    assert caught.value.code == 2
+
+
+# What is shown
+
+
+def test_status(daemons, capsys):
+    daemons.server(SERVER)
+    daemons.run("status")
+    assert capsys.readouterr().out == (
+        "guestServer: healthy (pid 12, version 1.0.0, up 1 h 2 min)\n"
+        "  hostname   compute-0\n"
+        "  instances  2\n"
+        '  votes      {"accept": 1}\n'
+        "\n"
+        "guestAgent: absent (does not run)\n"
+    )
+
+
+def test_instances_are_an_aligned_table(daemons, capsys):
+    daemons.server({"instances": INSTANCES})
+    assert daemons.run("instances") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "guestServer: 2",
+        f"{'UUID':36}  HOST       NAME  STATE              CONNECTED  REPORTING  HEARTBEATING"
+        "  INTERVAL-MS",
+        f"{UUID}  compute-0  vm-1  waiting_challenge  yes        no         yes           1000",
+        f"{UUID.replace('8', '9')}  compute-0  -     waiting_init       -          -          -"
+        "             -",
+    ]
+
+
+def test_both_daemons_views_are_shown(daemons, capsys):
+    daemons.server({"instances": INSTANCES})
+    daemons.agent({"instances": []})
+    daemons.run("instances")
+    assert [line for line in capsys.readouterr().out.splitlines() if "guest" in line] == [
+        "guestServer: 2",
+        "guestAgent: 0",
+    ]
+
+
+def test_hosts_come_from_the_daemon_that_knows_them(daemons, capsys):
+    daemons.server({"error": "unknown command"})
+    daemons.agent({"hosts": [{"hostname": "compute-0", "ip": "10.0.0.2", "instances": 2}]})
+    assert daemons.run("hosts") == 0
+    assert capsys.readouterr().out == (
+        "guestAgent: 1\nHOSTNAME   IP        INSTANCES\ncompute-0  10.0.0.2  2\n"
+    )
+
+
+def test_show_tells_all_that_is_known(daemons, capsys):
+    daemons.server({"instance": INSTANCES[0]})
+    assert daemons.run("show", UUID.upper()) == 0
+    assert daemons.requests[0] == {"command": "show", "uuid": UUID}
+    out = capsys.readouterr().out
+    assert out.startswith("guestServer\n  uuid          8d1b")
+    assert "  misses        0\n" in out
+
+
+def test_json_has_a_member_for_each_daemon(daemons, capsys):
+    daemons.server(SERVER)
+    assert daemons.run("status", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["guestServer"] == {"state": "healthy", **SERVER}
+    assert shown["guestAgent"] == {"state": "absent", "reason": "does not run"}
+    daemons.server({"instances": INSTANCES})
+    daemons.run("--json", "instances")
+    assert json.loads(capsys.readouterr().out) == {"guestServer": INSTANCES}
+
+
+def test_options_may_stand_on_either_side_of_the_command(daemons, capsys):
+    daemons.server(SERVER)
+    daemons.run("--json", "status")
+    before = capsys.readouterr().out
+    app.main(["status", "--json", "--root", str(daemons.root)])
+    assert capsys.readouterr().out == before
+
+
+@given(st.text(), st.text())
+def test_no_guest_text_reaches_the_terminal_as_it_is(name, key):
+    """A name with an escape sequence in it must not move the cursor or change the title."""
+    rows = [{"name": name, "more": {key: [name]}}]
+    lines = [
+        *table(rows, ["name", "more"], Style(colour=False)),
+        *fields({key: name, "x": {key: name}}),
+    ]
+    assert all(line.isprintable() for line in lines)
+    assert len(lines) == 4 or key == "x"
+
+
+@given(st.text())
+def test_json_is_safe_for_a_terminal_too(name):
+    shown = app._json({"name": name})
+    assert shown.isascii()
+    assert shown.replace("\n", "").isprintable()
+    assert json.loads(shown) == {"name": name}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        ("", "-"),
+        (True, "yes"),
+        (False, "no"),
+        (0, "0"),
+        ("a\tb", r"a\tb"),
+        ({"a": 1}, '{"a": 1}'),
+    ],
+)
+def test_cells(value, text):
+    assert cell(value) == text
+
+
+def test_wide_and_combining_characters_are_aligned():
+    assert (width("vm"), width("雪"), width("é")) == (2, 2, 1)
+    lines = table(
+        [{"a": "雪雪", "b": 1}, {"a": "e\u0301", "b": 2}], ["a", "b"], Style(colour=False)
+    )
+    assert lines == ["A     B", "雪雪  1", "e\u0301     2"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (61, "1 min 1 s"), (3_600, "1 h 0 min"), (100_000, "1 d 3 h"), (None, "?")],
+)
+def test_durations(seconds, text):
+    assert app.duration(seconds) == text
+
+
+def test_colour_marks_states():
+    assert Style(colour=True).mark("down", "down") == "\x1b[31mdown\x1b[0m"
+    assert Style(colour=False).mark("down", "down") == "down"
+
+
+# The program
+
+
+def guestctl(root, *arguments, **how):
+    command = [sys.executable, str(BIN), "--root", str(root), *arguments]
+    return subprocess.run(command, check=False, timeout=20, **how)
+
+
+@pytest.fixture
+def running(tmp_path):
+    """A guestServer with nothing in it, under a root."""
+    (tmp_path / "example.ini").write_text("grün", encoding="utf-8")
+    command = [sys.executable, str(EXAMPLE), "guestServer", "--root", str(tmp_path)]
+    subprocess.run(command, check=True, timeout=20)
+    pid = int((tmp_path / "var/run/guestServer.pid").read_text())
+    yield tmp_path, pid
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_the_program_against_a_running_daemon(running):
+    root, pid = running
+    done = guestctl(root, "status", capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"guestServer: healthy (pid {pid}, version 1.0.0, up ")
+    assert "\x1b" not in done.stdout
+    assert guestctl(root, "show", UUID, capture_output=True).returncode == 1
+
+
+def test_a_stopped_process_is_a_daemon_that_does_not_answer(running, monkeypatch):
+    root, pid = running
+    monkeypatch.setattr(control.ask, "__defaults__", (0.2,))
+    os.kill(pid, signal.SIGSTOP)
+    assert app.main(["--root", str(root), "status"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
+)
+def test_colour_only_on_a_terminal_and_without_no_color(tmp_path, environment, coloured):
+    main_end, terminal = pty.openpty()
+    base = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+    guestctl(tmp_path, "status", stdout=terminal, env={**base, "TERM": "xterm", **environment})
+    os.close(terminal)
+    out = os.read(main_end, 4096)
+    os.close(main_end)
+    assert b"guestServer" in out
+    assert (b"\x1b[" in out) is coloured
+
+
+def test_a_reader_that_has_seen_enough(tmp_path):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = guestctl(tmp_path, "status", stdout=write_end, stderr=subprocess.PIPE)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (3, b"")
+
+
+def test_a_terminal_that_is_not_unicode(running):
+    root, _pid = running
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = guestctl(root, "status", capture_output=True, env=environment)
+    assert done.returncode == 0
+    assert b"word       gr\\xfcn\n" in done.stdout
