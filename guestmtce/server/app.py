@@ -141,7 +141,7 @@ class GuestServer:
             if not fresh:
                 return
             self._ignored.discard(uuid)
-        self._channel(uuid).file_found(fresh=fresh)
+        self._channel(uuid).file_found()
 
     def file_changed(self, uuid: str) -> None:
         """The file of an instance was modified."""
@@ -195,7 +195,7 @@ class GuestServer:
             log.info("instance %s: reporting %s", uuid, "on" if reporting else "off")
         channel.fsm.provision(reporting)
         if not channel.instance.connected and self._directory.name_of(uuid) is not None:
-            channel.file_found(fresh=False)
+            channel.file_found()
 
     def _delete_instance(self, message: MtcMessage) -> None:
         """DEL_INST: forget; the file, if it is still there, is passed over (decision 11)."""

@@ -75,11 +75,11 @@ class Channel:
         """How many messages the present connection had no room for."""
         return self._stream.dropped if self._stream else 0
 
-    def file_found(self, *, fresh: bool) -> None:
-        """The directory has a file for this instance; `fresh` if it came just now."""
+    def file_found(self) -> None:
+        """The directory has a file for this instance: connect, if it is not what we have."""
         if self._stream is None:
             self.fsm.file_found()
-        elif fresh and self._identify() != self._file:
+        elif self._identify() != self._file:
             self.note("its socket file was replaced")
             self.fsm.file_replaced()
 
@@ -108,7 +108,8 @@ class Channel:
         try:
             sock = connect_unix(self._directory.directory, os.fsdecode(name))
         except FileNotFoundError:
-            self.fsm.file_gone()
+            if not self._directory.lose(name):
+                self.fsm.connect_failed()
         except OSError as error:
             if self.fsm.connect_failures <= 1:
                 self.note("cannot connect: %s; trying again", error.strerror or error)

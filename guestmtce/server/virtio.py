@@ -111,6 +111,17 @@ class ChannelDirectory:
         names = self._names.get(uuid)
         return names[min(names)] if names else None
 
+    def lose(self, name: bytes) -> bool:
+        """Look again at a file that a connect did not find; False if it is there by now.
+
+        If it is gone the listener is told at once: its event may have been lost, and a later
+        scan must find the file new when it is back.
+        """
+        if self._is_socket(name):
+            return False
+        self._gone(name)
+        return True
+
     def scan(self) -> None:
         """Read the whole directory: tell of what is new and of what is gone."""
         if self._timer is not None:
@@ -204,37 +215,39 @@ class ChannelDirectory:
             return False
         return stat.S_ISSOCK(status.st_mode)
 
-    def _remember(self, name: bytes) -> ChannelName | None:
-        channel = parse_name(name)
-        if channel is not None:
-            self._names.setdefault(channel.uuid, {})[channel.form] = name
-        return channel
+    def _is_known(self, name: bytes, channel: ChannelName) -> bool:
+        return self._names.get(channel.uuid, {}).get(channel.form) == name
 
     def _seen(self, name: bytes, *, fresh: bool) -> None:
         channel = parse_name(name)
         if channel is None:
             return
-        known = self._names.get(channel.uuid, {}).get(channel.form) == name
+        known = self._is_known(name, channel)
         if (known and not fresh) or not (known or self._is_socket(name)):
             return
-        self._remember(name)
+        self._names.setdefault(channel.uuid, {})[channel.form] = name
         log.debug("channel %s", printable(name.decode("ascii", "replace")))
         self._listener.file_found(channel.uuid, fresh=fresh)
 
     def _changed(self, name: bytes) -> None:
-        channel = self._remember(name)
-        if channel is not None:
+        channel = parse_name(name)
+        if channel is None:
+            return
+        if self._is_known(name, channel):
             self._listener.file_changed(channel.uuid)
+        else:
+            # An overflow took the event of its making, and left that of libvirt's chown.
+            self._seen(name, fresh=True)
 
     def _gone(self, name: bytes) -> None:
         channel = parse_name(name)
-        names = self._names.get(channel.uuid) if channel else None
-        if channel is None or not names or names.get(channel.form) != name:
+        if channel is None or not self._is_known(name, channel):
             return
+        names = self._names[channel.uuid]
         del names[channel.form]
         if names:
             # The other form remains: that is a channel to connect to.
-            self._listener.file_found(channel.uuid, fresh=True)
+            self._listener.file_found(channel.uuid, fresh=False)
         else:
             del self._names[channel.uuid]
             self._listener.file_gone(channel.uuid)

@@ -1,0 +1,404 @@
+"""The channel directory: scans, inotify, and the names that count (guest-channel.md, Discovery)."""
+
+from __future__ import annotations
+
+import os
+import random
+import stat
+
+import pytest
+
+from guestmtce.runtime import inotify
+from guestmtce.server.virtio import SCAN_SECS, ChannelDirectory, parse_name
+from tests.simulation import SimulatedLoop
+
+UUID = "8d80875b-fa73-4ccb-bce3-1cd4df104401"
+OTHER = "8d80875b-fa73-4ccb-bce3-1cd4df104402"
+
+
+def cgcs(uuid: str = UUID) -> str:
+    return f"cgcs.heartbeat.{uuid}.sock"
+
+
+def wrs(uuid: str = UUID) -> str:
+    return f"wrs.heartbeat.agent.0.{uuid}.sock"
+
+
+class Listener:
+    """Notes what it is told, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+        self.present: set[str] = set()
+
+    def file_found(self, uuid: str, *, fresh: bool) -> None:
+        self.told.append(("new" if fresh else "found", uuid))
+        self.present.add(uuid)
+
+    def file_changed(self, uuid: str) -> None:
+        self.told.append(("changed", uuid))
+
+    def file_gone(self, uuid: str) -> None:
+        self.told.append(("gone", uuid))
+        self.present.discard(uuid)
+
+    def take(self) -> list[tuple[str, str]]:
+        told, self.told = self.told, []
+        return told
+
+
+class Place:
+    """A channel directory in the file system, its watcher, and a loop with a clock of its own."""
+
+    def __init__(self, path) -> None:
+        self.path = path / "qemu"
+        self.path.mkdir()
+        self.loop = SimulatedLoop()
+        self.listener = Listener()
+        self.directory = ChannelDirectory(self.loop, str(self.path), self.listener)
+
+    def start(self) -> Place:
+        self.directory.start()
+        self.loop.settle()
+        return self
+
+    def socket(self, name: str | bytes) -> None:
+        """Make a socket file, as bind(2) does; nobody listens."""
+        os.mknod(os.path.join(os.fsencode(self.path), os.fsencode(name)), stat.S_IFSOCK | 0o600)
+
+    def remove(self, name: str) -> None:
+        (self.path / name).unlink()
+
+    def told(self) -> list[tuple[str, str]]:
+        self.loop.settle()
+        return self.listener.take()
+
+    def lose_next_read(self) -> None:
+        """The kernel's queue overflows: what it would have told is gone."""
+        real = self.directory._inotify.read
+
+        def overflow() -> list[inotify.Event]:
+            while real():
+                pass
+            self.directory._inotify.read = real
+            return [inotify.Event(-1, inotify.IN_Q_OVERFLOW, 0, b"")]
+
+        self.directory._inotify.read = overflow
+
+
+@pytest.fixture
+def place(tmp_path):
+    made = Place(tmp_path)
+    yield made
+    made.directory.stop()
+    made.loop.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [(cgcs(), 0), (wrs(), 1), (cgcs(UUID.upper()), 0), (wrs(UUID.upper()), 1)]
+)
+def test_both_name_forms_are_recognised(name, form):
+    assert parse_name(name.encode()) == (UUID, form)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"",
+        b"cgcs.heartbeat.sock",
+        b"cgcs.heartbeat." + UUID.encode(),
+        b".cgcs.heartbeat." + UUID.encode() + b".sock",
+        cgcs().encode() + b"\n",
+        b"\n" + cgcs().encode(),
+        cgcs().encode() + b".swp",
+        cgcs(UUID[:-1]).encode(),
+        cgcs(UUID + "0").encode(),
+        cgcs("g" * 8 + UUID[8:]).encode(),
+        cgcs(UUID.replace("-", "0")).encode(),
+        cgcs(UUID[:35] + "\n").encode(),
+        b"cgcs.heartbeat." + b"\xff" * 36 + b".sock",
+        b"cgcs.heartbeat." + "\N{ARABIC-INDIC DIGIT ONE}".encode() * 18 + b".sock",
+        b"cgcs.heartbeat." + UUID[:35].encode() + b"\x80.sock",
+        b"cgcsxheartbeat." + UUID.encode() + b".sock",
+        b"wrs.heartbeat.agent.1." + UUID.encode() + b".sock",
+        b"org.qemu.guest_agent.0." + UUID.encode() + b".sock",
+    ],
+)
+def test_every_other_name_is_ignored(name):
+    """ "anything else in the directory … is ignored. Accept only a canonical UUID"."""
+    assert parse_name(name) is None
+
+
+def test_the_start_scan_finds_what_is_there(place):
+    place.socket(cgcs())
+    place.socket(wrs(OTHER))
+    place.start()
+    assert place.told() == [("found", UUID), ("found", OTHER)]
+    assert place.directory.name_of(UUID) == cgcs().encode()
+    assert place.directory.name_of(OTHER) == wrs(OTHER).encode()
+
+
+def test_only_a_socket_counts_and_no_symlink_is_followed(place):
+    (place.path / cgcs()).touch()
+    (place.path / cgcs(OTHER)).mkdir()
+    place.socket("target")
+    (place.path / wrs()).symlink_to(place.path / "target")
+    os.mkfifo(place.path / wrs(OTHER))
+    place.start()
+    assert place.told() == []
+    # The same by events.
+    for name in (cgcs(), wrs(), wrs(OTHER)):
+        place.remove(name)
+    (place.path / cgcs(OTHER)).rmdir()
+    (place.path / cgcs()).touch()
+    (place.path / wrs()).symlink_to(place.path / "target")
+    (place.path / cgcs(OTHER)).mkdir()
+    assert place.told() == []
+
+
+def test_names_with_newlines_and_invalid_utf8_are_passed_over(place):
+    place.start()
+    place.socket(cgcs() + "\n")
+    place.socket(b"cgcs.heartbeat." + b"\xff" * 36 + b".sock")
+    place.socket(b"\n\xfe\xff")
+    place.socket(cgcs(OTHER))
+    assert place.told() == [("new", OTHER)]
+    place.loop.advance(SCAN_SECS + 1)
+    assert place.told() == []
+
+
+def test_created_moved_deleted(place):
+    place.start()
+    place.socket(cgcs())
+    assert place.told() == [("new", UUID)]
+    (place.path / cgcs()).rename(place.path / "elsewhere")
+    assert place.told() == [("gone", UUID)]
+    (place.path / "elsewhere").rename(place.path / cgcs(OTHER))
+    assert place.told() == [("new", OTHER)]
+    place.remove(cgcs(OTHER))
+    assert place.told() == [("gone", OTHER)]
+    assert place.directory.name_of(OTHER) is None
+
+
+def test_a_file_put_in_place_of_a_socket_ends_it(place):
+    place.socket(cgcs())
+    place.start().told()
+    (place.path / "plain").touch()
+    (place.path / "plain").rename(place.path / cgcs())
+    assert place.told() == [("gone", UUID)]
+    place.socket("other")
+    (place.path / "other").rename(place.path / cgcs())
+    assert place.told() == [("new", UUID)]
+
+
+def test_a_changed_attribute_is_told(place):
+    """ "modified/attribute change → if not connected, retry at once"."""
+    place.socket(cgcs())
+    place.start().told()
+    (place.path / cgcs()).chmod(0o600)
+    assert place.told() == [("changed", UUID)]
+
+
+def test_the_cgcs_form_wins_and_the_other_is_the_fallback(place):
+    """Decision 11: "If both file name forms exist, `cgcs.` wins."."""
+    place.start()
+    place.socket(wrs())
+    assert place.told() == [("new", UUID)]
+    place.socket(cgcs())
+    assert place.told() == [("new", UUID)]
+    assert place.directory.name_of(UUID) == cgcs().encode()
+    place.remove(cgcs())
+    assert [uuid for _kind, uuid in place.told()] == [UUID]
+    assert UUID in place.listener.present
+    assert place.directory.name_of(UUID) == wrs().encode()
+    place.remove(wrs())
+    assert place.told() == [("gone", UUID)]
+
+
+def test_the_going_of_one_form_is_not_a_new_file(place):
+    """Decision 11: only "a new create/move event" revives what guestAgent deleted."""
+    place.socket(cgcs())
+    place.socket(wrs())
+    place.start().told()
+    place.remove(cgcs())
+    assert place.told() == [("found", UUID)]
+
+
+def test_a_scan_each_180_s_mends_what_was_missed(place):
+    place.start()
+    real, place.directory._inotify.read = place.directory._inotify.read, list
+    place.socket(cgcs())
+    place.loop.run_once()
+    assert place.listener.take() == []
+    place.directory._inotify.read = lambda: [] if real() else []
+    place.loop.advance(SCAN_SECS + 1)
+    assert place.told() == [("found", UUID)]
+
+
+def test_overflow_scans(place):
+    """ "a full scan … on inotify queue overflow": the final state is right."""
+    place.socket(cgcs())
+    place.start().told()
+    place.lose_next_read()
+    place.remove(cgcs())
+    place.socket(cgcs(OTHER))
+    assert sorted(place.told()) == [("found", OTHER), ("gone", UUID)]
+    assert place.directory.overflows == 1
+
+
+def test_overflow_that_swallowed_the_create_but_not_the_chmod(place):
+    """libvirt changes owner and mode of a new socket: that may be all that we hear of it."""
+    place.start()
+    wd = place.directory._watch
+    real = place.directory._inotify.read
+
+    def lost_create():
+        while real():
+            pass
+        place.directory._inotify.read = real
+        return [
+            inotify.Event(-1, inotify.IN_Q_OVERFLOW, 0, b""),
+            inotify.Event(wd, inotify.IN_ATTRIB, 0, cgcs().encode()),
+        ]
+
+    place.directory._inotify.read = lost_create
+    place.socket(cgcs())
+    assert ("found", UUID) in place.told() or UUID in place.listener.present
+    assert place.directory.name_of(UUID) == cgcs().encode()
+
+
+def test_a_file_that_vanished_unnoticed_is_lost_and_found_again_by_a_scan(place):
+    """A connect finds ENOENT while the events of delete and create are lost to an overflow."""
+    place.socket(cgcs())
+    place.start().told()
+    place.lose_next_read()
+    place.remove(cgcs())
+    assert place.directory.lose(cgcs().encode())
+    assert place.listener.take() == [("gone", UUID)]
+    place.socket(cgcs())
+    assert place.told() == [("found", UUID)]
+
+
+def test_a_file_that_is_back_already_is_not_lost(place):
+    place.socket(cgcs())
+    place.start().told()
+    assert not place.directory.lose(cgcs().encode())
+    assert place.told() == []
+
+
+def test_waits_for_a_directory_that_appears_late(place):
+    """ "it may not exist yet when the daemon starts: wait for it, do not exit"."""
+    place.path.rmdir()
+    place.start()
+    place.loop.advance(300)
+    assert place.told() == []
+    place.path.mkdir()
+    place.socket(cgcs())
+    place.loop.advance(2)
+    assert place.told() == [("found", UUID)]
+    place.socket(cgcs(OTHER))
+    assert place.told() == [("new", OTHER)]
+
+
+def test_a_removed_and_remade_directory(place):
+    place.socket(cgcs())
+    place.start().told()
+    place.remove(cgcs())
+    place.path.rmdir()
+    assert place.told() == [("gone", UUID)]
+    place.path.mkdir()
+    place.socket(cgcs(OTHER))
+    place.loop.advance(2)
+    assert place.told() == [("found", OTHER)]
+    place.remove(cgcs(OTHER))
+    assert place.told() == [("gone", OTHER)]
+
+
+def test_a_directory_remade_before_we_look(place):
+    """It may have the same inode number; the watch that died with the old one must not stay."""
+    place.socket(cgcs())
+    place.start().told()
+    for _ in range(5):
+        for name in os.listdir(place.path):
+            place.remove(name)
+        place.path.rmdir()
+        place.path.mkdir()
+    place.socket(cgcs(OTHER))
+    assert place.told()[-1] == ("found", OTHER)
+    assert place.listener.present == {OTHER}
+    place.socket(cgcs())
+    assert place.told() == [("new", UUID)]
+
+
+def test_a_directory_moved_away_and_replaced(place):
+    place.socket(cgcs())
+    place.start().told()
+    place.path.rename(place.path.with_name("old"))
+    assert place.told() == [("gone", UUID)]
+    place.path.mkdir()
+    place.loop.advance(2)
+    os.mknod(place.path.with_name("old") / cgcs(OTHER), stat.S_IFSOCK | 0o600)
+    assert place.told() == [], "an event of the old directory"
+    place.socket(cgcs(OTHER))
+    assert place.told() == [("new", OTHER)]
+
+
+def test_a_directory_that_is_a_file_is_waited_for(place):
+    place.path.rmdir()
+    place.path.touch()
+    place.start()
+    place.loop.advance(5)
+    assert place.told() == []
+    place.path.unlink()
+    place.path.mkdir()
+    place.socket(cgcs())
+    place.loop.advance(2)
+    assert place.told() == [("found", UUID)]
+
+
+@pytest.mark.parametrize("overflow", [False, True])
+def test_storm_of_500_files(place, overflow):
+    """Created, renamed, deleted, created again, interleaved with reads: the final state is right.
+
+    In numbers: 500 names; nothing is leaked (`/proc/self/fd` before and after).
+    """
+    descriptors = len(os.listdir("/proc/self/fd"))
+    place.start()
+    choose = random.Random(11)
+    uuids = [f"00000000-0000-4000-8000-{number:012d}" for number in range(500)]
+    for number, uuid in enumerate(uuids):
+        place.socket(cgcs(uuid))
+        if overflow and number % 100 == 50:
+            place.lose_next_read()
+        if number % 7 == 0:
+            place.loop.run_once()
+    for uuid in choose.sample(uuids, 250):
+        (place.path / cgcs(uuid)).rename(place.path / wrs(uuid))
+        if choose.random() < 0.1:
+            place.loop.run_once()
+    for uuid in choose.sample(uuids, 300):
+        for name in (cgcs(uuid), wrs(uuid)):
+            if (place.path / name).exists():
+                place.remove(name)
+    if overflow:
+        place.lose_next_read()
+    for uuid in uuids[:100]:
+        if not (place.path / wrs(uuid)).exists() and not (place.path / cgcs(uuid)).exists():
+            place.socket(cgcs(uuid))
+    place.loop.settle()
+    there = {parse_name(name) for name in os.listdir(os.fsencode(place.path))}
+    assert place.listener.present == {channel.uuid for channel in there}
+    for uuid, form in there:
+        name = (cgcs, wrs)[form](uuid)
+        assert place.directory.name_of(uuid) == name.encode()
+    assert place.directory.overflows == (6 if overflow else 0)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_stop_gives_the_descriptor_back(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    place = Place(tmp_path)
+    place.start()
+    place.directory.stop()
+    place.loop.close()
+    assert len(os.listdir("/proc/self/fd")) == before
