@@ -161,15 +161,30 @@ def ask(path: str, request: dict[str, Any], timeout: float = DEADLINE_SECS) -> A
     ConnectionRefusedError: no daemon; TimeoutError: it does not answer) and ValueError (what
     it answered is not a JSON object).
     """
+    try:
+        received = _exchange(path, json.dumps(request).encode() + b"\n", timeout)
+    except socket.timeout:
+        # Before Python 3.10 this is no TimeoutError.
+        raise TimeoutError("the daemon does not answer") from None
+    try:
+        answer = json.loads(received)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise ValueError("the answer is not a JSON object")
+    return answer
+
+
+def _exchange(path: str, line: bytes, timeout: float) -> bytes:
     deadline = time.monotonic() + timeout
+    received = bytearray()
     with unix.connect(path) as sock:
         sock.settimeout(timeout)
-        sock.sendall(json.dumps(request).encode() + b"\n")
-        received = bytearray()
+        sock.sendall(line)
         while not received.endswith(b"\n"):
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutError("the daemon does not answer")
+                raise socket.timeout
             sock.settimeout(left)
             chunk = sock.recv(_RECEIVE_BYTES)
             if not chunk:
@@ -177,10 +192,4 @@ def ask(path: str, request: dict[str, Any], timeout: float = DEADLINE_SECS) -> A
             received += chunk
             if len(received) > MAX_ANSWER_BYTES:
                 raise ValueError("the answer is too long")
-    try:
-        answer = json.loads(bytes(received))
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise ValueError("the answer is not a JSON object")
-    return answer
+    return bytes(received)
