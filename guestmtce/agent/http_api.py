@@ -102,7 +102,8 @@ class HttpApi:
 
     def _list_instances(self) -> Response:
         instances = self._rules.inventory.instances.values()
-        return Response(200, _encode({"instances": [each.services() for each in instances]}))
+        members = [vim_messages.services_members(instance.facts()) for instance in instances]
+        return Response(200, _encode({"instances": members}))
 
     def _metrics(self) -> Response:
         return Response(200, self._render().encode("utf-8"), metrics.CONTENT_TYPE)

@@ -104,12 +104,12 @@ class VimApi:
     def _service(self, delivery: Delivery) -> tuple[str, str, bytes]:
         instance = self._rules.inventory.instances[delivery.key]
         target = vim_messages.instance_target(instance.uuid)
-        return "PATCH", target, vim_messages.service_body(instance)
+        return "PATCH", target, vim_messages.service_body(instance.facts())
 
     def _alarm(self, delivery: Delivery) -> tuple[str, str, bytes]:
         instance = self._rules.inventory.instances[delivery.key]
         target = vim_messages.instance_target(instance.uuid)
-        return "PATCH", target, vim_messages.alarm_body(instance, delivery.event.detail)
+        return "PATCH", target, vim_messages.alarm_body(instance.facts(), delivery.event.detail)
 
     def _action(self, delivery: Delivery) -> tuple[str, str, bytes]:
         target = vim_messages.instance_target(delivery.key)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from guestmtce.core.agent_rules import AgentRules
 from guestmtce.core.inventory import Host, Instance, PendingVote
-from guestmtce.core.vim_messages import Action, Command, CommandError, Reason
+from guestmtce.core.vim_messages import Action, Command, CommandError, Reason, services_members
 from guestmtce.core.vim_queue import Kind
 from guestmtce.core.vocabulary import POST_EVENTS, Event, Notification, Switch
 from guestmtce.core.vocabulary import Command as MtcCommand
@@ -113,11 +113,11 @@ def _instance_set(rules: AgentRules, command: Command, now: float) -> Answer:
     else:
         rules.set_reporting(instance, command.reporting, now)
         rules.send_instance(MtcCommand.MOD_INST, instance)
-    return Answer(200, instance.services())
+    return Answer(200, services_members(instance.facts()))
 
 
 def _instance_query(rules: AgentRules, command: Command, _now: float) -> Answer:
-    return Answer(200, _instance(rules, command).services())
+    return Answer(200, services_members(_instance(rules, command).facts()))
 
 
 def _instance_delete(rules: AgentRules, command: Command, _now: float) -> Answer:

@@ -126,7 +126,8 @@ class AgentRules:
         self.queue.put(instance.uuid, Kind.SERVICE, now)
 
     def later(self, key: str, step: Callable[[], object]) -> None:
-        """Take `step` with the next burst; a newer one under the same key takes its place."""
+        """Take `step` after those that wait, and not an earlier one with the same key."""
+        self._steps.pop(key, None)
         self._steps[key] = step
 
     def send_later(self, command: Command, instance: Instance) -> None:

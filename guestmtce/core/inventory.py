@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from guestmtce.core.text import clean
+from guestmtce.core.vim_messages import InstanceFacts
 from guestmtce.core.vocabulary import (
-    HEARTBEAT_SERVICE,
     SHUTDOWN_EVENTS,
     SUSPEND_EVENTS,
     CorrectiveAction,
@@ -114,20 +114,15 @@ class Instance:
     pending: PendingVote | None = None
     ill_at: dict[CorrectiveAction, float] = field(default_factory=dict)
 
-    @property
-    def restart_timeout(self) -> str:
-        """What the VIM is told: "0" while not heartbeating."""
-        return self.timeouts.restart if self.heartbeating else "0"
-
-    def services(self) -> dict[str, Any]:
-        """Return the services body of vim.md."""
-        service = {
-            "service": HEARTBEAT_SERVICE,
-            "state": Switch.of(self.reporting),
-            "restart-timeout": self.restart_timeout,
-            "status": Switch.of(self.heartbeating),
-        }
-        return {"uuid": self.uuid, "hostname": self.host.hostname, "services": [service]}
+    def facts(self) -> InstanceFacts:
+        """Return what the VIM is told of it."""
+        return InstanceFacts(
+            self.uuid,
+            self.host.hostname,
+            self.reporting,
+            self.heartbeating,
+            self.timeouts.restart if self.heartbeating else "0",
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return what lists and the state dump show."""

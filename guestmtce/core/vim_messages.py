@@ -12,7 +12,6 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from guestmtce.core.errors import PeerError
-from guestmtce.core.inventory import Instance
 from guestmtce.core.text import clean, decode_json, encode_json
 from guestmtce.core.vocabulary import (
     EVENTS,
@@ -316,6 +315,16 @@ def host_state_body(hostname: str, host_uuid: str) -> bytes:
     return _encode({"hostname": hostname, "uuid": host_uuid})
 
 
+class InstanceFacts(NamedTuple):
+    """What the VIM is told of an instance, in answers and events."""
+
+    uuid: str
+    hostname: str
+    reporting: bool
+    heartbeating: bool
+    restart_timeout: str
+
+
 class Alarm(NamedTuple):
     """What an alarm says: `failed` or `unhealthy`, and the repair action."""
 
@@ -335,32 +344,43 @@ class GuestAnswer(NamedTuple):
     reason: str
 
 
-def service_body(instance: Instance) -> bytes:
-    """Return the body of a `service` event: the instance's present state."""
+def services_members(facts: InstanceFacts) -> dict[str, Any]:
+    """Return the members of a services body: the answer to a query or a set."""
     service = {
         "service": HEARTBEAT_SERVICE,
-        "state": Switch.of(instance.reporting),
-        "status": Switch.of(instance.heartbeating),
-        "restart-timeout": instance.restart_timeout,
+        "state": Switch.of(facts.reporting),
+        "restart-timeout": facts.restart_timeout,
+        "status": Switch.of(facts.heartbeating),
     }
-    return _instance_event(instance, "service", service)
+    return {"uuid": facts.uuid, "hostname": facts.hostname, "services": [service]}
 
 
-def alarm_body(instance: Instance, alarm: Alarm) -> bytes:
+def service_body(facts: InstanceFacts) -> bytes:
+    """Return the body of a `service` event."""
+    service = {
+        "service": HEARTBEAT_SERVICE,
+        "state": Switch.of(facts.reporting),
+        "status": Switch.of(facts.heartbeating),
+        "restart-timeout": facts.restart_timeout,
+    }
+    return _instance_event(facts, "service", service)
+
+
+def alarm_body(facts: InstanceFacts, alarm: Alarm) -> bytes:
     """Return the body of an `alarm` event."""
     service = {
         "service": HEARTBEAT_SERVICE,
         "state": alarm.state,
         "repair-action": alarm.action,
     }
-    return _instance_event(instance, "alarm", service)
+    return _instance_event(facts, "alarm", service)
 
 
-def _instance_event(instance: Instance, kind: str, service: dict[str, Any]) -> bytes:
+def _instance_event(facts: InstanceFacts, kind: str, service: dict[str, Any]) -> bytes:
     return _encode(
         {
-            "uuid": instance.uuid,
-            "hostname": instance.host.hostname,
+            "uuid": facts.uuid,
+            "hostname": facts.hostname,
             "event-type": kind,
             "event-data": {"services": [service]},
         }

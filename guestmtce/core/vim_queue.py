@@ -97,8 +97,8 @@ def backoff(failures: int) -> float:
 class VimQueue:
     """The lanes, the VIM's health, and what to write next.
 
-    `on_drop(key, kind, reason)` is told of every event that will never be delivered.
-    `ended` counts requests by how they ended, `dropped` events by reason.
+    `on_drop(key, kind, reason)` is told of every alarm and action that will never be
+    delivered; `dropped` counts them by reason, `ended` requests by how they ended.
     """
 
     def __init__(self, on_drop: Callable[[str, Kind, str], object] = lambda *_: None) -> None:
@@ -340,8 +340,8 @@ class VimQueue:
             right.pop(lane.key, None)
 
     def _dropped(self, key: str, kind: Kind, reason: str) -> None:
-        if kind in _HARMLESS and reason == "replaced":
-            return
+        if kind in _HARMLESS:
+            return  # a state that is not told or asked now is told or asked some other time
         self.dropped[reason] += 1
         self._on_drop(key, kind, reason)
 

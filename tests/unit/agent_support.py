@@ -1,0 +1,144 @@
+"""What the tests of the agent's core share: a recording port, a rig with hosts and instances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from guestmtce.core import agent_commands, agent_events, audit
+from guestmtce.core.agent_rules import AgentRules
+from guestmtce.core.inventory import Host, Instance
+from guestmtce.core.mtc_message import MTC_SIGNATURE, MtcMessage
+from guestmtce.core.vim_messages import CommandError, parse_command
+from guestmtce.core.vim_queue import Delivery, Ended, Kind
+from guestmtce.core.vocabulary import Command
+
+HOST_0 = "8aee436e-d564-459e-a0d8-26c447920000"
+HOST_1 = "8aee436e-d564-459e-a0d8-26c447921111"
+UUID = "8d80875b-fa73-4ccb-bce3-1cd4df104401"
+UUID_2 = "8d80875b-fa73-4ccb-bce3-1cd4df104402"
+
+TIMEOUTS = {
+    "restart-to": "301",
+    "shutdown-to": "5",
+    "suspend-to": "6",
+    "resume-to": "7",
+    "vote-to": "3",
+}
+
+
+class RecordingPort:
+    """Keeps what the rules send, in order."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple] = []
+
+    def send(self, host: Host, command: Command, members: dict[str, Any]) -> None:
+        self.calls.append((host.hostname, command.name, *map(str, members.values())))
+
+    def ask_mtc_agent(self) -> None:
+        self.calls.append(("mtcAgent", "MONITOR_READY"))
+
+    def warn(self, text: str, *args: object) -> None:
+        self.calls.append(("warning", text % args))
+
+
+class AgentRig:
+    """Rules on a fake clock, and the inputs as their peers would give them."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.port = RecordingPort()
+        self.drops: list[tuple[str, Kind, str]] = []
+        self.rules = AgentRules(self.port, lambda *drop: self.drops.append(drop))
+
+    @property
+    def queue(self):
+        return self.rules.queue
+
+    def host(self, hostname: str = "compute-0") -> Host:
+        host = self.rules.inventory.host_named(hostname)
+        assert host is not None
+        return host
+
+    def instance(self, uuid: str = UUID) -> Instance:
+        return self.rules.inventory.instances[uuid]
+
+    def sent(self) -> list[tuple]:
+        """What went out since the last look, bursts included."""
+        while self.rules.has_bursts:
+            self.rules.send_burst()
+        calls, self.port.calls = self.port.calls, []
+        return calls
+
+    def mtc(self, command: Command = Command.ADD_HOST, **members: Any) -> agent_events.HostNews:
+        message = MtcMessage(command, MTC_SIGNATURE, members)
+        return agent_events.take_mtc_command(self.rules, message, self.now)
+
+    def add_host(self, hostname: str = "compute-0", uuid: str = HOST_0) -> Host:
+        self.mtc(hostname=hostname, uuid=uuid, ip="127.0.0.2", personality="worker")
+        return self.host(hostname)
+
+    def event(self, command: Command, hostname: str = "compute-0", **members: Any) -> None:
+        message = MtcMessage(command, members={"hostname": hostname, "uuid": UUID, **members})
+        agent_events.take_event(self.rules, self.host(hostname), message, self.now)
+
+    def info(
+        self,
+        command: Command,
+        *,
+        hostname: str = "compute-0",
+        uuid: str = UUID,
+        reporting: str = "enabled",
+        heartbeating: str = "enabled",
+        action: str = "reboot",
+        **members: Any,
+    ) -> None:
+        """An event with instance information."""
+        self.event(
+            command,
+            hostname,
+            uuid=uuid,
+            reporting=reporting,
+            heartbeating=heartbeating,
+            **{"repair-action": action, **TIMEOUTS, **members},
+        )
+
+    def running(self, **members: Any) -> None:
+        self.info(Command.HEARTBEAT_RUNNING, **members)
+
+    def stopped(self, **members: Any) -> None:
+        self.info(Command.HEARTBEAT_STOPPED, heartbeating="disabled", **members)
+
+    def vim(self, method: str, path: str, body: bytes = b"") -> tuple[int, dict[str, Any]]:
+        """A command of the VIM; an error comes back as its status and reason."""
+        try:
+            command = parse_command(method, path, {"user-agent": "vim/1.0"}, body)
+            return tuple(agent_commands.execute(self.rules, command, self.now))
+        except CommandError as error:
+            return error.status, {"status": "fail", "reason": error.answer}
+
+    def audit(self, hostname: str = "compute-0") -> None:
+        audit.audit(self.rules, self.host(hostname), self.now)
+
+    def deliver(self, ended: Ended = Ended.TAKEN) -> list[tuple[str, Kind, Any]]:
+        """Let the VIM have everything that is due; return what it was."""
+        delivered: list[Delivery] = []
+        while started := self.queue.poll(self.now):
+            for delivery in started:
+                delivered.append(delivery)
+                self.queue.done(delivery, ended, self.now)
+            if ended is Ended.NOT_DELIVERED:
+                break
+        return [(each.key, each.event.kind, each.event.detail) for each in delivered]
+
+    def ready(self, reporting: bool = True, heartbeating: bool = True) -> Instance:
+        """One host and one instance as after a quiet start; nothing left to look at."""
+        host = self.add_host()
+        self.rules.set_host_reporting(host, True)
+        host.got_instances = True
+        instance = self.rules.add_instance(UUID, host, reporting, self.now)
+        if heartbeating:
+            self.running()
+        self.deliver()
+        self.sent()
+        return instance

@@ -1,0 +1,564 @@
+"""What datagrams and the VIM's answers do: behaviour.md, "guestAgent", and the decisions."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from guestmtce.core import agent_events
+from guestmtce.core.agent_rules import BURST
+from guestmtce.core.errors import PeerError
+from guestmtce.core.vim_queue import Ended, Kind
+from guestmtce.core.vocabulary import Command, CorrectiveAction
+from tests.unit.agent_support import HOST_0, HOST_1, TIMEOUTS, UUID, UUID_2, AgentRig
+
+INSTANCE = f"/v1/instances/{UUID}"
+SERVICE = (UUID, Kind.SERVICE, None)
+
+
+@pytest.fixture
+def rig() -> AgentRig:
+    return AgentRig()
+
+
+@pytest.fixture
+def ready() -> AgentRig:
+    rig = AgentRig()
+    rig.ready()
+    return rig
+
+
+def refused(rig: AgentRig, reason: str, command: Command, **members: object) -> None:
+    """An event that is no use: nothing changes, nothing is told."""
+    before = [instance.describe() for instance in rig.rules.inventory.instances.values()]
+    with pytest.raises(PeerError) as caught:
+        rig.event(command, **members)
+    assert caught.value.reason == reason
+    after = [instance.describe() for instance in rig.rules.inventory.instances.values()]
+    assert before == after
+    assert rig.deliver() == []
+    assert rig.sent() == []
+
+
+def info(**changed: str) -> dict[str, str]:
+    return {
+        "reporting": "enabled",
+        "heartbeating": "enabled",
+        "repair-action": "reboot",
+        **TIMEOUTS,
+        **changed,
+    }
+
+
+def test_running_updates_and_is_told(rig):
+    rig.ready(heartbeating=False)
+    rig.running()
+    instance = rig.instance()
+    assert instance.heartbeating
+    assert instance.timeouts == ("301", "5", "6", "7", "3")
+    assert instance.action is CorrectiveAction.REBOOT
+    assert rig.deliver() == [SERVICE]
+
+
+def test_running_again_is_told_again(ready):
+    ready.running()
+    assert ready.deliver() == [SERVICE]
+
+
+def test_stopped_updates_and_is_told(ready):
+    ready.stopped()
+    assert not ready.instance().heartbeating
+    assert ready.instance().facts().restart_timeout == "0"
+    assert ready.deliver() == [SERVICE]
+
+
+@pytest.mark.parametrize("command", [Command.HEARTBEAT_RUNNING, Command.HEARTBEAT_ILLHEALTH])
+def test_reporting_is_never_taken_from_an_event(ready, command):
+    ready.info(command, reporting="disabled")
+    assert ready.instance().reporting
+
+
+def test_loss_is_an_alarm_with_the_action_of_init(ready):
+    ready.stopped()
+    ready.event(Command.HEARTBEAT_LOSS)
+    assert ready.deliver() == [
+        SERVICE,
+        (UUID, Kind.ALARM, ("failed", CorrectiveAction.REBOOT)),
+    ]
+
+
+def test_ill_health_is_an_alarm_with_its_own_action_and_stores_nothing(ready):
+    """Decision 8."""
+    ready.info(Command.HEARTBEAT_ILLHEALTH, action="log", **{"restart-to": "7"})
+    assert ready.deliver() == [(UUID, Kind.ALARM, ("unhealthy", CorrectiveAction.LOG))]
+    assert ready.instance().action is CorrectiveAction.REBOOT
+    assert ready.instance().timeouts.restart == "301"
+
+
+def test_at_most_one_ill_health_in_10_s_and_action(ready):
+    ready.info(Command.HEARTBEAT_ILLHEALTH, action="log")
+    ready.deliver()
+    ready.now += 9
+    refused(ready, "ill_again", Command.HEARTBEAT_ILLHEALTH, **info(**{"repair-action": "log"}))
+    ready.info(Command.HEARTBEAT_ILLHEALTH, action="stop")
+    assert len(ready.deliver()) == 1
+    ready.now += 1
+    ready.info(Command.HEARTBEAT_ILLHEALTH, action="log")
+    assert len(ready.deliver()) == 1
+
+
+def test_an_unhealthy_alarm_is_dropped_after_70_s(ready):
+    """Decision 12."""
+    ready.info(Command.HEARTBEAT_ILLHEALTH)
+    ready.deliver(Ended.NOT_DELIVERED)
+    ready.now += 70
+    assert [kind for _, kind, _ in ready.deliver()] == []
+    assert ready.drops == [(UUID, Kind.ALARM, "expired")]
+
+
+@pytest.mark.parametrize("command", [Command.HEARTBEAT_LOSS, Command.HEARTBEAT_ILLHEALTH])
+@pytest.mark.parametrize("off", ["host", "instance", "unknown"])
+def test_no_alarm_unless_host_and_instance_report(ready, command, off):
+    if off == "instance":
+        ready.instance().reporting = False
+    else:
+        ready.host().reporting = False if off == "host" else None
+    refused(ready, "not_reporting", command, **info())
+
+
+def test_an_alarm_is_withdrawn_when_the_instance_heartbeats_again(ready):
+    ready.stopped()
+    ready.event(Command.HEARTBEAT_LOSS)
+    ready.deliver(Ended.NOT_DELIVERED)
+    ready.running()
+    ready.now += 1
+    assert ready.deliver() == [SERVICE]
+    assert ready.drops == [(UUID, Kind.ALARM, "heartbeats")]
+
+
+def test_after_an_outage_the_vim_hears_the_present_state(ready):
+    for _ in range(5):
+        ready.stopped()
+        ready.event(Command.HEARTBEAT_LOSS)
+        ready.deliver(Ended.NOT_DELIVERED)
+        ready.now += 5
+        ready.running()
+    assert ready.deliver() == [SERVICE]
+    assert ready.instance().heartbeating
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        Command.HEARTBEAT_RUNNING,
+        Command.HEARTBEAT_STOPPED,
+        Command.HEARTBEAT_LOSS,
+        Command.HEARTBEAT_ILLHEALTH,
+        Command.VOTE_NOTIFY,
+    ],
+)
+def test_an_instance_unknown_or_elsewhere_changes_nothing(ready, command):
+    """Decision 9."""
+    ready.add_host("compute-1", HOST_1)
+    ready.deliver()
+    refused(ready, "unknown_instance", command, uuid=UUID_2, **info())
+    refused(ready, "other_host", command, hostname="compute-1", **info())
+
+
+ODD_MEMBERS = [
+    (key, value)
+    for key in (*info(), "uuid")
+    for value in (None, 1, "", "bogus" * 60, "-1", "1.5")
+    # any word is a repair action, though an unknown one
+    if not (key == "repair-action" and value in ("-1", "1.5"))
+]
+
+
+@pytest.mark.parametrize(("key", "value"), ODD_MEMBERS)
+def test_a_missing_or_odd_member_changes_nothing(ready, key, value):
+    with pytest.raises(PeerError):
+        ready.event(Command.HEARTBEAT_RUNNING, **{**info(), key: value})
+    assert ready.deliver() == []
+
+
+def answer_vote(rig: AgentRig, **changed: object) -> None:
+    members = {
+        "notification_type": "revocable",
+        "event-type": "pause",
+        "vote": "reject",
+        "reason": "busy",
+    }
+    rig.event(Command.VOTE_NOTIFY, **{**members, **changed})
+
+
+def ask(rig: AgentRig, action: str = "pause", verb: str = "vote") -> None:
+    body = {"uuid": UUID, "hostname": "compute-0", "action": action}
+    assert rig.vim("POST", f"{INSTANCE}/{verb}", json.dumps(body).encode())[0] == 200
+    rig.sent()
+
+
+def test_the_answer_to_a_vote_is_passed_on(ready):
+    ask(ready)
+    answer_vote(ready)
+    assert ready.deliver() == [(UUID, Kind.ACTION, ("pause", "reject", "busy"))]
+
+
+def test_at_most_one_answer_to_each_vote(ready):
+    ask(ready)
+    answer_vote(ready)
+    ready.deliver()
+    with pytest.raises(PeerError, match="no_vote"):
+        answer_vote(ready)
+
+
+@pytest.mark.parametrize("changed", [{"event-type": "stop"}, {"notification_type": "irrevocable"}])
+def test_an_answer_to_something_else_is_dropped_and_the_vote_goes_on(ready, changed):
+    ask(ready)
+    with pytest.raises(PeerError, match="no_vote"):
+        answer_vote(ready, **changed)
+    answer_vote(ready)
+    assert len(ready.deliver()) == 1
+
+
+@pytest.mark.parametrize("changed", [{"event-type": "bogus"}, {"notification_type": "bogus"}])
+def test_an_answer_with_an_unknown_word_is_dropped(ready, changed):
+    ask(ready)
+    with pytest.raises(PeerError):
+        answer_vote(ready, **changed)
+    assert ready.deliver() == []
+
+
+def test_an_answer_after_the_window_is_dropped(ready):
+    """The VIM applies a late answer to whatever action is then in progress."""
+    ask(ready)
+    ready.now += 3
+    with pytest.raises(PeerError, match="late_vote"):
+        answer_vote(ready)
+    assert ready.deliver() == []
+
+
+def test_a_queued_answer_expires_with_its_window(ready):
+    ask(ready)
+    ready.now += 1
+    answer_vote(ready)
+    ready.deliver(Ended.NOT_DELIVERED)
+    ready.now += 2
+    assert [kind for _, kind, _ in ready.deliver()] == []
+    assert ready.drops == [(UUID, Kind.ACTION, "expired")]
+
+
+def test_a_second_vote_supersedes_the_first(ready):
+    ask(ready)
+    answer_vote(ready)
+    ask(ready, "stop")
+    assert ready.deliver() == []
+    with pytest.raises(PeerError, match="no_vote"):
+        answer_vote(ready)
+    answer_vote(ready, **{"event-type": "stop"})
+    assert len(ready.deliver()) == 1
+
+
+def test_ready_is_answered_with_host_and_instances(ready):
+    ready.event(Command.MONITOR_READY)
+    assert ready.sent() == [
+        ("compute-0", "MOD_HOST", HOST_0, "enabled"),
+        ("compute-0", "MOD_INST", UUID, "heartbeat", "enabled"),
+    ]
+
+
+def test_ready_says_nothing_of_host_reporting_that_is_not_known(rig):
+    rig.ready()
+    rig.host().reporting = None
+    rig.event(Command.MONITOR_READY)
+    assert [call[1] for call in rig.sent()] == ["MOD_INST"]
+
+
+def test_ready_is_answered_at_most_once_in_2_s(ready):
+    """Decision 18."""
+    ready.event(Command.MONITOR_READY)
+    ready.sent()
+    ready.now += 1.9
+    refused(ready, "ready_again", Command.MONITOR_READY)
+    ready.now += 0.1
+    ready.event(Command.MONITOR_READY)
+    assert len(ready.sent()) == 2
+
+
+def test_bursts_are_at_most_100_at_once(ready):
+    for number in range(250):
+        uuid = f"8d80875b-fa73-4ccb-bce3-{number:012d}"
+        ready.rules.add_instance(uuid, ready.host(), True, ready.now)
+    ready.event(Command.MONITOR_READY)
+    sizes = []
+    while ready.rules.has_bursts:
+        ready.port.calls.clear()
+        ready.rules.send_burst()
+        sizes.append(len(ready.port.calls))
+    assert sizes == [BURST, BURST, 51]
+
+
+def test_what_was_deleted_before_its_burst_is_not_sent(ready):
+    ready.event(Command.MONITOR_READY)
+    ready.vim("DELETE", INSTANCE)
+    assert "MOD_INST" not in [call[1] for call in ready.sent()]
+
+
+def answer(rig: AgentRig, **changed: object) -> None:
+    rig.info(Command.QRY_INST, **changed)
+
+
+def test_an_answer_like_ours_changes_nothing(ready):
+    answer(ready)
+    assert ready.sent() == []
+    assert ready.deliver() == []
+
+
+def test_other_timeouts_are_taken_over_silently(ready):
+    answer(ready, **{"restart-to": "99"}, action="stop")
+    assert ready.deliver() == []
+    assert ready.instance().facts().restart_timeout == "99"
+    assert ready.instance().action is CorrectiveAction.STOP
+
+
+def test_other_reporting_is_mended_ours_wins(ready):
+    answer(ready, reporting="disabled")
+    assert ready.sent() == [("compute-0", "MOD_INST", UUID, "heartbeat", "enabled")]
+    assert ready.instance().reporting
+
+
+@pytest.mark.parametrize("word", ["enabled", "disabled"])
+def test_other_heartbeating_is_taken_over_theirs_wins(rig, word):
+    rig.ready(heartbeating=word == "disabled")
+    answer(rig, heartbeating=word)
+    assert rig.instance().heartbeating is (word == "enabled")
+    assert rig.deliver() == [SERVICE]
+
+
+def test_an_instance_unknown_there_is_deleted_at_the_sender(ready):
+    answer(ready, uuid=UUID_2)
+    assert ready.sent() == [("compute-0", "DEL_INST", UUID_2, "heartbeat", "disabled")]
+
+
+def test_an_instance_known_on_another_host_is_deleted_at_the_sender(ready):
+    ready.add_host("compute-1", HOST_1)
+    answer(ready, hostname="compute-1")
+    assert ready.sent() == [("compute-1", "DEL_INST", UUID, "heartbeat", "disabled")]
+    assert ready.instance().host.hostname == "compute-0"
+
+
+def test_nothing_is_deleted_before_the_vim_has_named_the_instances(ready):
+    """After a restart of the agent the unknown instance may yet be named by the VIM."""
+    ready.host().got_instances = False
+    with pytest.raises(PeerError):
+        answer(ready, uuid=UUID_2)
+    assert ready.sent() == []
+
+
+def test_an_answer_withdraws_a_loss_that_was_a_mistake(ready):
+    ready.event(Command.HEARTBEAT_LOSS)
+    answer(ready)
+    assert ready.deliver() == []
+
+
+def test_an_answer_does_not_withdraw_an_illness(ready):
+    """A guest that is ill heartbeats."""
+    ready.info(Command.HEARTBEAT_ILLHEALTH)
+    answer(ready)
+    assert [kind for _, kind, _ in ready.deliver()] == [Kind.ALARM]
+
+
+def test_an_unknown_command_is_refused(ready):
+    refused(ready, "unknown_command", Command.VOTE_INST)
+
+
+def test_a_new_host_is_asked_about_at_once(rig):
+    assert rig.mtc(hostname="compute-0", uuid=HOST_0, ip="127.0.0.2").came == ("compute-0",)
+    assert rig.deliver() == [
+        (f"host {HOST_0}", Kind.HOST_STATE, HOST_0),
+        (f"host {HOST_0}", Kind.INSTANCES, HOST_0),
+    ]
+
+
+@pytest.mark.parametrize("command", [Command.ADD_HOST, Command.MOD_HOST])
+def test_add_and_mod_host_end_in_known_with_these_values(rig, command):
+    """The old agent crashed at MOD_HOST of an unknown host."""
+    rig.mtc(command, hostname="compute-0", uuid=HOST_0, ip="192.168.204.50", personality="worker")
+    rig.mtc(command, hostname="compute-0", uuid=HOST_0, ip="::ffff:192.168.204.51")
+    assert rig.host().ip == "192.168.204.51"
+    assert len(rig.rules.inventory.hosts) == 1
+
+
+@pytest.mark.parametrize("ip", [None, "none", "", 7, "192.168.204.999", "host.example"])
+def test_a_host_without_a_usable_ip_is_known_by_its_name(rig, ip):
+    """Decision 17: the hostname's address; it is looked up when something is sent."""
+    rig.mtc(hostname="compute-0", uuid=HOST_0, ip=ip)
+    assert rig.host().ip is None
+
+
+def test_a_changed_uuid_is_asked_about_again(ready):
+    """Decision 17."""
+    news = ready.mtc(hostname="compute-0", uuid=HOST_1, ip="127.0.0.2")
+    assert set(news.went) == set(news.came) == {"compute-0"}
+    assert ready.rules.inventory.hosts.keys() == {HOST_1}
+    assert ready.host().reporting is None
+    assert ready.instance().host is ready.host()
+    assert [detail for _, _, detail in ready.deliver()] == [HOST_1, HOST_1]
+
+
+def test_a_renamed_host_keeps_its_instances(ready):
+    news = ready.mtc(hostname="compute-7", uuid=HOST_0, ip="127.0.0.2")
+    assert (news.came, news.went) == (("compute-7",), ("compute-0",))
+    assert ready.instance().host is ready.host("compute-7")
+    assert ready.host("compute-7").reporting
+
+
+def test_two_hosts_that_become_one(ready):
+    ready.add_host("compute-1", HOST_1)
+    news = ready.mtc(hostname="compute-1", uuid=HOST_0, ip="127.0.0.4")
+    assert "compute-0" in news.went
+    assert ready.rules.inventory.hosts.keys() == {HOST_0}
+    assert ready.rules.inventory.instances == {}
+    assert ("compute-0", "DEL_INST", UUID, "heartbeat", "disabled") in ready.sent()
+
+
+def test_del_host_deletes_its_instances_then_forgets_it(ready):
+    ready.event(Command.HEARTBEAT_LOSS)
+    assert ready.mtc(Command.DEL_HOST, hostname="compute-0", uuid=HOST_0).went == ("compute-0",)
+    assert ready.sent() == [("compute-0", "DEL_INST", UUID, "heartbeat", "disabled")]
+    assert ready.rules.inventory.host_named("compute-0") is None
+    assert ready.rules.inventory.instances == {}
+    assert ready.deliver() == []
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"hostname": "compute-0"},
+        {"uuid": HOST_0},
+        {"hostname": "compute-0", "uuid": "none"},
+        {"hostname": 7, "uuid": HOST_0},
+        {"hostname": "", "uuid": HOST_0},
+        {},
+    ],
+)
+def test_a_host_without_name_or_uuid_is_refused(rig, members):
+    """A missing key was read as the word `none`."""
+    with pytest.raises(PeerError):
+        rig.mtc(**members)
+    assert rig.rules.inventory.hosts == {}
+
+
+@pytest.mark.parametrize("command", [Command.QRY_HOST, Command.ADD_INST])
+def test_other_commands_of_mtc_agent_are_refused(rig, command):
+    with pytest.raises(PeerError, match="unknown_command"):
+        rig.mtc(command, hostname="compute-0", uuid=HOST_0)
+
+
+def test_del_host_of_an_unknown_uuid_is_refused(ready):
+    with pytest.raises(PeerError, match="unknown_host"):
+        ready.mtc(Command.DEL_HOST, hostname="compute-0", uuid=HOST_1)
+    assert ready.host() is not None
+
+
+def test_a_storage_host_is_not_asked_about(rig):
+    rig.mtc(hostname="storage-0", uuid=HOST_0, ip="127.0.0.2", personality="storage")
+    assert rig.deliver() == []
+
+
+def host_state(word: str) -> bytes:
+    return json.dumps({"uuid": HOST_0, "state": word}).encode()
+
+
+def instances(*entries: tuple[str, str]) -> bytes:
+    listed = [
+        {"uuid": uuid, "hostname": "x", "services": [{"service": "heartbeat", "state": state}]}
+        for uuid, state in entries
+    ]
+    return json.dumps({"instances": listed}).encode()
+
+
+def test_the_state_of_a_host_is_learned_and_passed_on(rig):
+    rig.add_host()
+    agent_events.learn_host_state(rig.rules, HOST_0, host_state("enabled"))
+    assert rig.host().reporting is True
+    assert rig.sent() == [("compute-0", "MOD_HOST", HOST_0, "enabled")]
+
+
+def test_a_command_is_newer_than_the_answer_to_an_earlier_question(rig):
+    rig.add_host()
+    rig.rules.set_host_reporting(rig.host(), True)
+    rig.sent()
+    agent_events.learn_host_state(rig.rules, HOST_0, host_state("disabled"))
+    assert rig.host().reporting is True
+    assert rig.sent() == []
+
+
+def test_instances_are_learned_added_and_queried_at_once(rig):
+    rig.add_host()
+    agent_events.learn_host_state(rig.rules, HOST_0, host_state("enabled"))
+    rig.sent()
+    body = instances((UUID, "enabled"), (UUID_2, "disabled"), ("none", "enabled"))
+    agent_events.learn_instances(rig.rules, HOST_0, body, rig.now, rig.now)
+    assert rig.sent() == [
+        ("compute-0", "ADD_INST", UUID, "heartbeat", "enabled"),
+        ("compute-0", "ADD_INST", UUID_2, "heartbeat", "disabled"),
+        ("compute-0", "QRY_INST"),
+    ]
+    assert rig.rules.dropped == {"bad_instance": 1}
+    assert rig.host().got_instances
+
+
+def test_instances_of_a_host_that_does_not_report_are_not_queried(rig):
+    rig.add_host()
+    agent_events.learn_host_state(rig.rules, HOST_0, host_state("disabled"))
+    agent_events.learn_instances(rig.rules, HOST_0, instances((UUID, "enabled")), 0, rig.now)
+    assert [call[1] for call in rig.sent()] == ["MOD_HOST", "ADD_INST"]
+
+
+def test_what_the_vim_said_after_the_question_is_newer_than_its_answer(ready):
+    ready.host().got_instances = False
+    asked = ready.now
+    ready.now += 1
+    ready.rules.set_reporting(ready.instance(), False, ready.now)
+    body = instances((UUID, "enabled"))
+    agent_events.learn_instances(ready.rules, HOST_0, body, asked, ready.now + 1)
+    assert not ready.instance().reporting
+
+
+def test_what_it_said_before_is_older(ready):
+    ready.host().got_instances = False
+    ready.now += 1
+    body = instances((UUID, "disabled"))
+    agent_events.learn_instances(ready.rules, HOST_0, body, ready.now, ready.now)
+    assert not ready.instance().reporting
+    assert ("compute-0", "MOD_INST", UUID, "heartbeat", "disabled") in ready.sent()
+
+
+def test_an_instance_that_the_vim_names_on_another_host_is_moved(ready):
+    ready.add_host("compute-1", HOST_1)
+    ready.now += 1
+    body = instances((UUID, "enabled"))
+    agent_events.learn_instances(ready.rules, HOST_1, body, ready.now, ready.now)
+    assert ready.instance().host.hostname == "compute-1"
+    assert [call[:2] for call in ready.sent()][:2] == [
+        ("compute-0", "DEL_INST"),
+        ("compute-1", "ADD_INST"),
+    ]
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"not json"])
+def test_no_answer_is_learned_from_rubbish(rig, body):
+    rig.add_host()
+    with pytest.raises(PeerError):
+        agent_events.learn_host_state(rig.rules, HOST_0, body)
+    with pytest.raises(PeerError):
+        agent_events.learn_instances(rig.rules, HOST_0, body, 0, 0)
+    assert rig.host().reporting is None
+    assert not rig.host().got_instances
+
+
+def test_answers_about_a_host_that_has_gone_are_ignored(rig):
+    agent_events.learn_host_state(rig.rules, HOST_0, host_state("enabled"))
+    agent_events.learn_instances(rig.rules, HOST_0, instances((UUID, "enabled")), 0, 0)
+    assert rig.sent() == []

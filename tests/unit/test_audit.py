@@ -1,0 +1,179 @@
+"""The audit: behaviour.md, "guestAgent", decisions 2 and 10, and its spread over the period."""
+
+from __future__ import annotations
+
+import pytest
+
+from guestmtce.core import agent_events
+from guestmtce.core.audit import PERIOD_SECS, START_SECS, Schedule
+from guestmtce.core.vim_queue import Kind
+from guestmtce.core.vocabulary import Command
+from tests.unit.agent_support import HOST_0, UUID, AgentRig
+
+QUERY = [("compute-0", "MOD_HOST", HOST_0, "enabled"), ("compute-0", "QRY_INST")]
+SERVICE = (UUID, Kind.SERVICE, None)
+
+
+@pytest.fixture
+def ready() -> AgentRig:
+    rig = AgentRig()
+    rig.ready()
+    return rig
+
+
+def audit(rig: AgentRig, answers: bool = True) -> list[tuple]:
+    """One turn, and perhaps the guestServer's answer; return what went out."""
+    rig.now += PERIOD_SECS
+    rig.audit()
+    sent = rig.sent()
+    if answers:
+        rig.info(Command.QRY_INST)
+    return sent
+
+
+def test_a_host_with_instances_that_reports_is_told_and_queried(ready):
+    assert audit(ready) == QUERY
+
+
+def test_a_host_that_does_not_report_is_told_and_not_queried(ready):
+    """Decision 2: with every audit of that host, also while off."""
+    ready.host().reporting = False
+    assert audit(ready) == [("compute-0", "MOD_HOST", HOST_0, "disabled")]
+
+
+def test_a_host_without_instances_is_not_queried(ready):
+    ready.vim("DELETE", f"/v1/instances/{UUID}")
+    ready.sent()
+    ready.now += PERIOD_SECS
+    ready.audit()
+    assert ready.sent() == QUERY[:1]
+
+
+def test_what_the_vim_has_not_said_is_asked_at_each_audit(ready):
+    ready.host().reporting = None
+    ready.host().got_instances = False
+    for _ in range(2):
+        assert audit(ready, answers=False) == [], "never told while unknown"
+        assert [kind for _, kind, _ in ready.deliver()] == [Kind.HOST_STATE, Kind.INSTANCES]
+
+
+def test_what_it_has_said_is_not_asked_again(ready):
+    audit(ready)
+    assert ready.deliver() == []
+
+
+def test_three_misses_are_warned_of_once_and_the_end_of_it_too(ready):
+    outputs = [audit(ready, answers=False) for _ in range(6)]
+    warnings = [call for sent in outputs for call in sent if call[0] == "warning"]
+    assert warnings == [("warning", "compute-0 has not answered 3 audits")]
+    assert ready.instance().heartbeating, "states are kept (decision 10)"
+    ready.info(Command.QRY_INST)
+    assert ready.sent() == [("warning", "compute-0 answers audits again, after 5 misses")]
+    audit(ready)
+    assert audit(ready) == QUERY
+
+
+def test_an_instance_absent_from_two_answered_audits_is_mended(ready):
+    """Decision 10: heartbeating false, `service` event, ADD_INST again."""
+    second = "8d80875b-fa73-4ccb-bce3-1cd4df104402"
+    ready.rules.add_instance(second, ready.host(), True, ready.now).heartbeating = True
+    for _ in range(2):
+        audit(ready, answers=False)
+        ready.info(Command.QRY_INST, uuid=second)
+    assert ready.deliver() == []
+    sent = audit(ready, answers=False)
+    assert ("compute-0", "ADD_INST", UUID, "heartbeat", "enabled") in sent
+    assert not ready.instance().heartbeating
+    assert ready.deliver() == [SERVICE]
+
+
+def test_an_instance_that_came_after_the_query_is_not_missed(ready):
+    audit(ready)
+    late = ready.rules.add_instance(UUID[:-1] + "9", ready.host(), True, ready.now)
+    audit(ready)
+    assert late.absences == 0
+
+
+def test_one_answered_audit_in_between_starts_the_count_again(ready):
+    second = "8d80875b-fa73-4ccb-bce3-1cd4df104402"
+    ready.rules.add_instance(second, ready.host(), True, ready.now).heartbeating = True
+    for present in (False, True, False, True, False):
+        audit(ready, answers=False)
+        ready.info(Command.QRY_INST, uuid=second)
+        if present:
+            ready.info(Command.QRY_INST)
+    assert ready.deliver() == []
+
+
+def test_the_first_turn_is_2_s_after_the_start_then_every_10_s():
+    schedule = Schedule(100)
+    schedule.add("compute-0", 100)
+    times = []
+    for _ in range(3):
+        times.append(schedule.next_at())
+        assert schedule.due(times[-1] - 0.001) == []
+        assert schedule.due(times[-1]) == ["compute-0"]
+    assert times == [100 + START_SECS + PERIOD_SECS * n for n in range(3)]
+
+
+def test_1000_hosts_are_spread_over_the_period():
+    schedule = Schedule(0)
+    for number in range(1000):
+        schedule.add(f"compute-{number}", 0)
+    tenths = [0] * 100
+    seen = set()
+    while (turn := schedule.next_at()) is not None and turn < START_SECS + PERIOD_SECS:
+        for hostname in schedule.due(turn):
+            tenths[int((turn - START_SECS) * 10)] += 1
+            seen.add(hostname)
+    assert len(seen) == 1000
+    assert max(tenths) <= 12, "1,000 workers must not answer in the same millisecond"
+
+
+def test_a_host_that_comes_late_has_its_turn_within_a_period():
+    for late in (0.0, 1.9, 2.0, 3.3, 97.123):
+        schedule = Schedule(0)
+        schedule.add("compute-0", late)
+        turn = schedule.next_at()
+        assert late <= turn <= max(late + PERIOD_SECS, START_SECS)
+
+
+def test_turns_that_were_slept_through_count_once():
+    schedule = Schedule(0)
+    schedule.add("compute-0", 0)
+    assert schedule.due(75) == ["compute-0"]
+    assert schedule.next_at() == 82
+
+
+def test_a_removed_host_has_no_turns_even_if_it_comes_back():
+    schedule = Schedule(0)
+    schedule.add("compute-0", 0)
+    schedule.remove("compute-0")
+    assert schedule.next_at() is None
+    schedule.add("compute-0", 1)
+    schedule.add("compute-0", 1)
+    due = schedule.due(14)
+    assert due == ["compute-0"]
+
+
+def test_after_a_restart_one_service_event_per_instance_and_no_alarm():
+    """Swact: a fresh agent rebuilds everything with no spurious event (decision 20)."""
+    rig = AgentRig()
+    rig.add_host()
+    agent_events.learn_host_state(rig.rules, HOST_0, b'{"state":"enabled"}')
+    uuids = [f"8d80875b-fa73-4ccb-bce3-{number:012d}" for number in range(20)]
+    entries = ",".join(
+        f'{{"uuid":"{uuid}","services":[{{"service":"heartbeat","state":"enabled"}}]}}'
+        for uuid in uuids
+    )
+    body = f'{{"instances":[{entries}]}}'.encode()
+    rig.deliver()
+    agent_events.learn_instances(rig.rules, HOST_0, body, rig.now, rig.now)
+    assert rig.sent()[-1] == ("compute-0", "QRY_INST")
+    for _ in range(2):
+        for number, uuid in enumerate(uuids):
+            word = "enabled" if number % 2 else "disabled"
+            rig.info(Command.QRY_INST, uuid=uuid, heartbeating=word)
+    delivered = rig.deliver()
+    assert delivered == [(uuid, Kind.SERVICE, None) for uuid in uuids[1::2]]
+    assert rig.sent() == []
