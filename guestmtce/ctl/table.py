@@ -5,7 +5,6 @@ What is shown came from guests in the end, so every cell goes through `cell`.
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -37,12 +36,14 @@ class Style:
 
 def cell(value: object) -> str:
     """Return a JSON value as one printable word or phrase."""
-    if value is None or value == "":
+    if value is None or value in ("", [], {}):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, (dict, list)):
-        return one_line(json.dumps(value, ensure_ascii=False))
+    if isinstance(value, dict):
+        return ", ".join(f"{one_line(str(key))} {cell(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(cell, value))
     return one_line(str(value))
 
 

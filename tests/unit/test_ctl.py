@@ -174,7 +174,7 @@ def test_status(daemons, capsys):
         "guestServer: healthy (pid 12, version 1.0.0, up 1 h 2 min)\n"
         "  hostname   compute-0\n"
         "  instances  2\n"
-        '  votes      {"accept": 1}\n'
+        "  votes      accept 1\n"
         "\n"
         "guestAgent: absent (does not run)\n"
     )
@@ -269,7 +269,10 @@ def test_json_is_safe_for_a_terminal_too(name):
         (False, "no"),
         (0, "0"),
         ("a\tb", r"a\tb"),
-        ({"a": 1}, '{"a": 1}'),
+        ([], "-"),
+        ({}, "-"),
+        ({"accept": 1, "reject": 2}, "accept 1, reject 2"),
+        (["a", {"b": None}], "a, b -"),
     ],
 )
 def test_cells(value, text):
