@@ -105,7 +105,7 @@ class AgentLink:
         self._bind()
 
     def close(self) -> None:
-        """Stop the timers, send what can be sent, close the socket."""
+        """Stop the timers and close the socket."""
         for timer in self._timers.values():
             timer.cancel()
         if self._socket is not None:
@@ -118,7 +118,10 @@ class AgentLink:
         self._resolve()
 
     def start_ready(self, delay: float) -> None:
-        """Say READY in `delay` seconds, and again until the agent has spoken."""
+        """Say READY in `delay` seconds, and again until the agent has spoken.
+
+        Once at least: an agent that has spoken before may not know of our restart.
+        """
         self._start_timer("ready", delay, self._say_ready)
 
     def send(self, command: Command, members: dict[str, Any]) -> bool:
@@ -178,20 +181,22 @@ class AgentLink:
     def _bind_later(self, why: str) -> None:
         if self._throttle.hit("bind") is not None:
             log.warning("%s; trying again every %d s", why, int(RESOLVE_SECS))
-        self._hosts.reload_if_changed()
         self._start_timer("bind", RESOLVE_SECS, self._bind_again)
 
     def _bind_again(self) -> None:
         """Bind after the start; a port that is in use by now cannot stop us any more."""
+        self._hosts.reload_if_changed()
         try:
             self._bind()
         except StartError as error:
             self._bind_later(str(error))
 
     def _say_ready(self) -> None:
-        if self.spoken:
+        if self.spoken and self._ready_count:
             return
-        self.send(Command.MONITOR_READY, {"hostname": self._hostname})
+        if not self.send(Command.MONITOR_READY, {"hostname": self._hostname}):
+            self._start_timer("ready", RESOLVE_SECS, self._say_ready)
+            return
         gap = READY_GAPS_SECS[min(self._ready_count, len(READY_GAPS_SECS) - 1)]
         self._ready_count += 1
         self._start_timer("ready", gap, self._say_ready)
