@@ -45,7 +45,10 @@ end_daemon() (
     tenths=$2
     shift 2
     for signal; do
-        kill -s "$signal" "$pid" 2>/dev/null
+        if ! kill -s "$signal" "$pid" && is_ours "$pid"; then
+            # Not ours to signal: waiting will not help.
+            exit 1
+        fi
         left=$tenths
         while [ "$left" -gt 0 ]; do
             if ! is_ours "$pid"; then
