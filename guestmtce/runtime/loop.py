@@ -98,6 +98,8 @@ class Loop:
         self._cancelled = 0
         self._stopping = False
         self._signal_callbacks: dict[int, Callback] = {}
+        # In the order of their arrival; a dict, because a signal counts once a turn.
+        self._signals_pending: dict[int, None] = {}
         self._signal_sockets: tuple[socket.socket, socket.socket] | None = None
 
     def call_later(self, delay: float, callback: Callback, *args: object) -> Timer:
@@ -137,7 +139,7 @@ class Loop:
         if self._signal_sockets is None:
             self._open_signal_sockets()
         self._signal_callbacks[signum] = callback
-        signal.signal(signum, _ignore_in_context)
+        signal.signal(signum, self._note_signal)
         signal.siginterrupt(signum, False)
 
     def run(self) -> None:
@@ -221,18 +223,15 @@ class Loop:
         signal.set_wakeup_fd(write_end.fileno(), warn_on_full_buffer=False)
         self.watch(read_end, selectors.EVENT_READ, self._signals_arrived)
 
+    def _note_signal(self, signum: int, _frame: object) -> None:
+        """In signal context: only remember it. The wake-up socket may be too full to tell."""
+        self._signals_pending[signum] = None
+
     def _signals_arrived(self, _ready: int) -> None:
         if self._signal_sockets is None:
             return
-        try:
-            numbers = self._signal_sockets[0].recv(_SIGNAL_READ_BYTES)
-        except BlockingIOError:
-            return
-        for signum in dict.fromkeys(numbers):
-            callback = self._signal_callbacks.get(signum)
-            if callback is not None:
-                self._call(callback, ())
-
-
-def _ignore_in_context(_signum: int, _frame: object) -> None:
-    """Do nothing: the byte in the wake-up socket is what counts."""
+        with contextlib.suppress(BlockingIOError):
+            self._signal_sockets[0].recv(_SIGNAL_READ_BYTES)
+        pending, self._signals_pending = self._signals_pending, {}
+        for signum in pending:
+            self._call(self._signal_callbacks[signum], ())
