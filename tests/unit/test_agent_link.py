@@ -160,27 +160,37 @@ def test_answers_follow_the_agent_to_its_other_address(server):
         other.close()
 
 
+NOTHING = wire.pack("QRY_INST", None, full=False)
+
+
+def add(**changes):
+    return wire.pack(
+        "ADD_INST", {"uuid": UUID, "service": "heartbeat", "state": "enabled", **changes}
+    )
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
         (b"", "bad_length"),
-        (b"x" * 99, "bad_length"),
-        (wire.pack("QRY_INST", {}) + b"\0", "bad_length"),
-        (wire.pack("QRY_INST", {})[:100] + b"[1]", "not_object"),
-        (wire.pack("QRY_INST", {})[:100] + b"{", "not_json"),
-        (wire.pack("QRY_INST", {})[:100] + b'{"a":"\xff"}', "not_json"),
-        (wire.pack("QRY_INST", {})[:100] + b"[" * 900, "not_json"),
-        (wire.pack("ADD_INST", {"uuid": UUID, "state": "enabled"}), "bad_member"),
-        (wire.pack("ADD_INST", {"uuid": "x", "service": "heartbeat", "state": "enabled"}), "bad_member"),
-        (wire.pack("ADD_INST", {"uuid": 7, "service": "heartbeat", "state": "enabled"}), "bad_member"),
-        (wire.pack("ADD_INST", {"uuid": UUID, "service": "x", "state": "enabled"}), "service"),
-        (wire.pack("ADD_INST", {"uuid": UUID, "service": "heartbeat", "state": "on"}), "bad_member"),
+        (NOTHING[:99], "bad_length"),
+        (NOTHING.ljust(1061, b"\0"), "bad_length"),
+        (NOTHING + b"[1]", "not_object"),
+        (NOTHING + b"{", "not_json"),
+        (NOTHING + b'{"a":"\xff"}', "not_json"),
+        (NOTHING + b"[" * 900, "not_json"),
+        (add(uuid="x"), "bad_member"),
+        (add(uuid=7), "bad_member"),
+        (add(uuid=UUID + "\n"), "bad_member"),
+        (add(service=None), "bad_member"),
+        (add(service="x"), "service"),
+        (add(state="on"), "bad_member"),
         (wire.pack("MOD_HOST", {"uuid": UUID, "heartbeat": True}), "bad_member"),
         (wire.pack("VOTE_INST", {"uuid": UUID, "event": "stop"}), "unknown_instance"),
         (wire.pack("VOTE_INST", {"uuid": UUID, "event": "dance"}), "bad_member"),
         (wire.pack("RUNNING", {"uuid": UUID}), "command"),
     ],
-)  # fmt: skip
+)
 def test_bad_datagrams_are_dropped_and_counted(server, data, reason):
     """ "drops what is shorter, longer, not JSON, or not an object"; an odd uuid crashes nothing."""
     server.start()

@@ -1,0 +1,414 @@
+"""Channels on simulated time, with real sockets: connect, reconnect, bounds (guest-channel.md)."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import time
+
+import pytest
+
+from tests.peers import wire
+from tests.peers.reactor import unix_connection
+from tests.unit.server_support import OTHER, UUID, Server, uuid_of
+
+
+@pytest.fixture
+def server():
+    made = Server().start()
+    yield made
+    made.close()
+
+
+def gaps(times):
+    return [round(after - before, 3) for before, after in zip(times, times[1:])]
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_connects_as_soon_as_the_file_appears(server):
+    guest = server.guest()
+    server.loop.settle()
+    assert server.connected()
+    assert guest.types() == ["init_ack", "challenge"]
+
+
+def test_an_init_in_the_same_packet_as_the_connect_is_served(server):
+    """behaviour.md: "an init within 20 ms of the connect is acknowledged and then forgotten"."""
+    server.agent.provision()
+    server.beating()
+    server.loop.advance(60)
+    assert server.heartbeating()
+    assert server.app.worker.stats.misses == 0
+
+
+def test_a_guest_whose_bytes_come_one_at_a_time(server):
+    guest = server.guest()
+    guest.inits = guest.answers = False
+    server.agent.provision()
+
+    def dribble(data):
+        for index in range(len(data)):
+            guest.say_raw(data[index : index + 1])
+            server.loop.settle()
+
+    dribble(wire.message("init", 1, **guest.init))
+    for sequence in range(2, 6):
+        dribble(
+            wire.message(
+                "challenge_response",
+                sequence,
+                heartbeat_response=guest.heard[-1]["heartbeat_challenge"],
+                heartbeat_health="healthy",
+                corrective_action="none",
+                log_msg="",
+            )
+        )
+        assert server.heartbeating()
+        server.loop.advance(1)
+    assert server.app.worker.stats.heartbeats == 4
+    assert server.app.worker.stats.bad_messages == {}
+
+
+def test_end_of_file_is_stopped_at_once_and_no_loss(server):
+    """ "End of file …: close, heartbeating becomes false (STOPPED event if it was true)"."""
+    guest = server.beating()
+    guest.hang_up()
+    server.loop.settle()
+    assert server.agent.names() == ["STOPPED"]
+    server.loop.advance(2)
+    assert server.agent.names() == ["RUNNING"]
+
+
+def test_the_gap_after_a_hang_up(server):
+    """ "After a connection that had worked is closed by either side, wait at least 200 ms"."""
+    guest = server.beating()
+    before = server.loop.clock.now
+    guest.hang_up()
+    server.loop.advance(1)
+    assert guest.accepted[-1] - before == pytest.approx(0.2, abs=0.01)
+
+
+@pytest.mark.parametrize("unlink", [False, True])
+def test_qemu_killed_and_started_again_on_the_same_path(server, unlink):
+    """SIGKILL leaves the file behind (ECONNREFUSED); a clean end removes it."""
+    guest = server.beating()
+    guest.stop(unlink=unlink)
+    server.loop.advance(30)
+    assert server.agent.names() == ["STOPPED"]
+    assert not server.connected()
+    guest.listen()
+    server.loop.advance(0.5)
+    assert server.heartbeating()
+    assert server.agent.names() == ["RUNNING"]
+
+
+def test_a_new_file_in_place_of_the_connected_one(server):
+    """The old QEMU lingers with our connection; the new one owns the path."""
+    old = server.beating()
+    new = server.guest()
+    server.loop.advance(1)
+    assert old.closed
+    assert new.accepted
+    assert server.heartbeating()
+    assert server.agent.names() == ["STOPPED", "RUNNING"]
+    old._listener = None  # its path is the new one's
+
+
+def test_refused_is_tried_again_later_and_later(server):
+    """ "On failure retry after 1 s, doubling to at most 60 s"."""
+    guest = server.guest()
+    guest.stop(unlink=False)
+    attempts = record_attempts(server)
+    server.loop.advance(300)
+    assert gaps(attempts)[-3:] == [60, 60, 60]
+    assert [gap for gap in gaps(attempts) if gap >= 1][:6] == [2, 4, 8, 16, 32, 60]
+    assert 7 <= len(attempts) <= 12
+    # "a fresh inotify event for that file resets the backoff"
+    del attempts[:]
+    guest.path.chmod(0o600)
+    server.loop.advance(1.5)
+    assert len(attempts) >= 2
+
+
+def record_attempts(server):
+    """Note when each connect is tried, from the next on."""
+    server.loop.settle()
+    channel = server.app.channels[UUID]
+    attempts = []
+    connect = type(channel).connect
+
+    class Noting(type(channel)):
+        __slots__ = ()
+
+        def connect(self):
+            attempts.append(server.loop.clock.now)
+            connect(self)
+
+    channel.__class__ = Noting
+    return attempts
+
+
+def test_a_full_listen_queue_is_a_failure_like_any_other(server):
+    """ "EAGAIN on connect (listen queue full …) … back off", and it comes right by itself."""
+    made = server.guest()
+    made.stop(unlink=True)
+    server.loop.settle()
+    made.listen(backlog=0)
+    server.loop.unwatch(made._listener)
+    clients = [unix_connection(made.path)]
+    server.agent.provision()
+    server.loop.advance(2)
+    turns = server.loop.turns
+    server.loop.advance(120)
+    assert server.loop.turns - turns < 60
+    assert not server.connected()
+    for client in clients:
+        client.close()
+    made._listener.accept()[0].close()
+    made.listen(backlog=1)
+    server.loop.advance(1)
+    assert server.heartbeating()
+
+
+def test_accepting_and_closing_at_once_is_no_tight_loop(server):
+    """Only messages count as having worked: the backoff goes on."""
+    guest = server.guest()
+    guest.hangs_up = True
+    server.loop.advance(300)
+    assert len(guest.accepted) <= 12
+    assert gaps(guest.accepted)[-1] == 60
+    guest.hangs_up = False
+    server.loop.advance(61)
+    assert server.connected()
+
+
+def test_init_then_close_over_and_over_is_bounded_too(server):
+    """A guest that works for a moment each time: 200 ms between, no more."""
+    guest = server.guest()
+    server.agent.provision()
+    for _ in range(20):
+        server.loop.advance(0.1)
+        guest.hang_up()
+    server.loop.advance(0.1)
+    assert min(gaps(guest.accepted)) >= 0.2
+
+
+def test_120_s_without_a_message_reconnects_and_again_each_120_s(server):
+    """ "If a channel has been connected for 120 s with no heartbeating, close and reconnect it"."""
+    guest = server.guest()
+    guest.inits = False
+    server.loop.advance(400)
+    assert gaps(guest.accepted) == [pytest.approx(120.2, abs=0.1)] * 3
+
+
+def test_half_a_message_then_end_of_file(server):
+    """The next connection starts with a clean slate."""
+    guest = server.beating()
+    guest.inits = False
+    guest.say_raw(b'\n{"version":3,"revi')
+    server.loop.settle()
+    guest.hang_up()
+    server.loop.advance(0.5)
+    guest.say_raw(wire.message("init", 1, **guest.init)[1:])
+    server.loop.settle()
+    assert server.heartbeating()
+    assert server.app.worker.stats.bad_messages == {}
+
+
+def test_a_peer_that_never_reads_costs_64_kib_and_loses_whole_challenges(server):
+    """ "bounded outgoing buffer per instance (64 KiB); when it is full drop whole messages,
+    oldest challenge first, never half a message."."""
+    guest = server.beating()
+    server.loop.unwatch(guest.connection)
+    guest.heard = []
+    channel = server.app.channels[UUID]
+    # The guest answers what it has not read: it goes on being challenged, as in a slow death.
+    for number in range(6000):
+        server.loop.advance(1)
+        guest.answer(channel.instance.challenges[-1])
+        if number == 3000:
+            server.agent.send("VOTE_INST", uuid=UUID, event="stop")
+    assert server.heartbeating()
+    assert channel.dropped_messages > 1000
+    assert channel.summary("")["queued_bytes"] <= 64 * 1024
+    guest.answers = False
+    for _ in range(1000):
+        before = len(guest.heard)
+        guest.read()  # the strict reader refuses half a message
+        server.loop.settle()
+        if len(guest.heard) == before:
+            break
+    sequences = [message["sequence"] for message in guest.heard]
+    assert sequences == sorted(sequences)
+    assert sequences[-1] == channel.instance.sequence, "the newest is there"
+    assert "action_notify" in guest.types(), "a vote outlives the challenges"
+    missing = set(range(sequences[0], sequences[-1])) - set(sequences)
+    assert len(missing) == channel.dropped_messages
+    assert max(missing) < sequences[-100], "the oldest ones went"
+
+
+def test_a_tail_that_never_ends_grows_nothing(server):
+    """ "at most one message's worth is kept"; then the guest is served again."""
+    guest = server.beating()
+    for _ in range(300):
+        guest.say_raw(b"x" * 4096)
+        server.loop.settle()
+    framer = server.app.channels[UUID].fsm._framer
+    assert len(framer._tail) <= 1056
+    assert server.app.worker.stats.bad_messages == {"too_long": 1}
+    assert guest.types().count("nack") == 0
+    guest.say_raw(b"\n")
+    server.loop.advance(5)
+    assert server.heartbeating()
+
+
+def test_a_flood_slows_nobody_else(server):
+    """ "more than 500 messages in a second from one guest | the excess is dropped and counted"."""
+    server.agent.provision(OTHER)
+    other = server.guest(OTHER)
+    flooder = server.beating()
+    line = wire.message("exit", 1, log_msg="")[1:]
+    for _ in range(100):
+        flooder.say_raw(line * 40)
+        server.loop.settle()
+    assert server.app.worker.stats.bad_messages["rate"] >= 3000
+    server.loop.advance(5)
+    assert server.heartbeating(OTHER)
+    assert other.types().count("challenge") >= 5
+    assert server.app.worker.stats.misses == 0
+
+
+def test_a_shut_down_of_the_guests_sending_side_ends_the_connection(server):
+    guest = server.beating()
+    guest.connection.shutdown(socket.SHUT_WR)
+    server.loop.advance(0.1)
+    assert server.agent.names() == ["STOPPED"]
+
+
+def test_the_old_name_form_works_alike_and_cgcs_wins(server):
+    """Decision 11. The older form is heartbeated; when a cgcs. file comes, that one is."""
+    server.agent.provision()
+    old = server.guest(form="wrs.heartbeat.agent.0.{}.sock")
+    server.loop.advance(0.1)
+    assert server.heartbeating()
+    new = server.guest()
+    server.loop.advance(1)
+    assert old.closed
+    assert new.connection is not None
+    new.stop(unlink=True)
+    server.loop.advance(1)
+    assert old.connection is not None
+    assert server.heartbeating()
+
+
+def test_a_provisioned_instance_outlives_its_file(server):
+    """Decision 11: "kept with its reporting, unconnected"; another is forgotten."""
+    guest = server.beating()
+    other = server.guest(OTHER)
+    server.loop.advance(1)
+    guest.stop(unlink=True)
+    other.stop(unlink=True)
+    server.loop.advance(1)
+    assert list(server.app.channels) == [UUID]
+    server.agent.take()
+    server.agent.send("QRY_INST")
+    (answer,) = server.agent.take()
+    assert answer.body["reporting"] == "enabled"
+    assert answer.body["heartbeating"] == "disabled"
+
+
+def test_a_burst_of_60_is_connected_within_a_second(server):
+    uuids = [uuid_of(number) for number in range(60)]
+    before = server.loop.clock.now
+    guests = [server.guest(uuid) for uuid in uuids]
+    server.loop.settle()
+    assert all(server.connected(uuid) for uuid in uuids)
+    assert max(guest.accepted[0] for guest in guests) - before < 1
+
+
+def test_storm_of_connected_channels_leaks_nothing(server):
+    """500 sockets created, renamed, deleted, created again: the final state is right."""
+    choose = random.Random(3)
+    uuids = [uuid_of(number) for number in range(500)]
+    before = descriptors()
+    guests = [server.guest(uuid) for uuid in uuids]
+    server.loop.settle()
+    assert descriptors() == before + 3 * 500
+    for guest in choose.sample(guests, 200):
+        moved = guest.path.with_name(f"wrs.heartbeat.agent.0.{guest.uuid}.sock")
+        guest.path = guest.path.rename(moved)
+    for guest in choose.sample(guests, 300):
+        guest.stop(unlink=True)
+        server.loop.run_once()
+    for guest in guests:
+        if guest._listener is None and choose.random() < 0.5:
+            guest.listen()
+    server.loop.advance(5)
+    alive = {guest.uuid for guest in guests if guest._listener is not None}
+    assert set(server.app.channels) == alive
+    assert all(server.connected(uuid) for uuid in alive)
+    for guest in guests:
+        guest.stop(unlink=True)
+    server.loop.advance(1)
+    assert server.app.channels == {}
+    assert descriptors() == before
+    assert server.loop.errors == 0
+
+
+def test_a_jump_of_the_wall_clock_changes_nothing(server, monkeypatch):
+    """ "Times are from a monotonic clock."."""
+    server.beating()
+    sent = server.app.worker.stats.heartbeats
+    for offset in (86_400, -86_400, 10 * 365 * 86_400):
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda now=now, offset=offset: now() + offset)
+        server.loop.advance(100)
+    assert server.agent.take() == []
+    assert server.app.worker.stats.misses == 0
+    assert server.app.worker.stats.host_stalls == 0
+    assert 299 <= server.app.worker.stats.heartbeats - sent <= 301
+
+
+def test_a_stopped_process_blames_no_guest(server):
+    """ "the silence is ours: no miss is counted, a new challenge is sent, host_stalls"."""
+    guests = [server.beating(uuid_of(number)) for number in range(5)]
+    for guest in guests:
+        guest.answers = False
+        guest.heard = []
+    server.loop.advance(0.9)
+    server.loop.clock.now += 3
+    server.loop.settle()
+    stats = server.app.worker.stats
+    assert stats.misses == stats.losses == 0
+    assert stats.host_stalls == 5
+    assert server.agent.take() == []
+    for guest in guests:
+        guest.answers = True
+        guest.answer(guest.heard[-1]["heartbeat_challenge"])
+    server.loop.advance(60)
+    assert server.agent.take() == []
+
+
+def test_an_idle_server_wakes_for_its_own_timers_only(server):
+    """ "zero wake-ups in an idle minute beyond the timers' own"."""
+    server.agent.send("QRY_INST")
+    server.loop.advance(10)
+    turns = server.loop.turns
+    server.loop.advance(3600)
+    # Hosts once a minute, a scan each three minutes, and what the test itself does.
+    assert server.loop.turns - turns <= 60 + 20 + 10
+
+
+def test_stop_says_nothing_to_the_agent(server):
+    """Decision 19: "SIGTERM sends no STOPPED"."""
+    guest = server.beating()
+    finished = []
+    server.app.stop(lambda: finished.append(True))
+    server.loop.settle()
+    assert finished
+    assert server.agent.take() == []
+    assert guest.closed
