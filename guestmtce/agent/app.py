@@ -104,7 +104,8 @@ class GuestAgent:
 
     def warn(self, text: str, *args: object) -> None:
         """Tell the operator (the rules' port)."""
-        log.warning(text, *(printable(arg) for arg in args))
+        safe = (printable(arg) if isinstance(arg, str) else arg for arg in args)
+        log.warning(text, *safe)
 
     def _listen(self) -> None:
         name, port = self.settings.vim_cmd_address, self.settings.vim_cmd_port

@@ -1,0 +1,416 @@
+"""guestAgent and its VIM on simulated time: the VIM's real sequences, and its worst days."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+
+import pytest
+
+from tests.functional.agent_rig import (
+    HOST_0,
+    HOST_1,
+    INFO,
+    UUID,
+    UUID_2,
+    AgentRig,
+    vim_answer,
+)
+from tests.peers import wire
+
+
+@pytest.fixture
+def new():
+    rig = AgentRig()
+    yield rig
+    rig.close()
+
+
+@pytest.fixture
+def rig(new: AgentRig) -> AgentRig:
+    return new.ready()
+
+
+def service(status: str, timeout: str, state: str = "enabled", uuid: str = UUID) -> dict:
+    data = {
+        "service": "heartbeat",
+        "state": state,
+        "status": status,
+        "restart-timeout": timeout,
+    }
+    return {
+        "uuid": uuid,
+        "hostname": "compute-0",
+        "event-type": "service",
+        "event-data": {"services": [data]},
+    }
+
+
+def alarm(state: str, action: str) -> dict:
+    data = {"service": "heartbeat", "state": state, "repair-action": action}
+    return {
+        "uuid": UUID,
+        "hostname": "compute-0",
+        "event-type": "alarm",
+        "event-data": {"services": [data]},
+    }
+
+
+def action(name: str, response: str, reason: str = "") -> dict:
+    return {
+        "uuid": UUID,
+        "event-type": "action",
+        "event-data": {"action": name, "guest-response": response, "reason": reason},
+    }
+
+
+def vote_answer(rig: AgentRig, event: str, kind: str, vote: str, reason: str = "") -> None:
+    rig.server_says(
+        "VOTE_NOTIFY",
+        uuid=UUID,
+        **{"notification_type": kind, "event-type": event, "vote": vote, "reason": reason},
+    )
+
+
+def test_a_host_and_an_instance_from_first_to_last(new):
+    """Create host, enable host, create, enable, query, vote, notify, disable, delete."""
+    rig = new.start()
+    assert [seen.what[:17] for seen in rig.to_mtc] == [b"guest msg header:"]
+    rig.add_host()
+    members = {"uuid": HOST_0, "hostname": "compute-0"}
+    assert rig.command("POST", f"/v1/hosts/{HOST_0}", members)[0] == 200
+    assert rig.host_command("enable") == 200
+    assert rig.create() == 200
+    assert rig.enable()[0] == 200
+    rig.info("RUNNING")
+    status, answer = rig.command("GET", f"/v1/instances/{UUID}")
+    assert (status, answer["services"][0]["status"]) == (200, "enabled")
+    assert rig.ask("vote", "pause")[1]["timeout"] == "3"
+    vote_answer(rig, "pause", "revocable", "reject", "busy")
+    assert rig.ask("notify", "pause")[1]["timeout"] == "6"
+    vote_answer(rig, "pause", "irrevocable", "complete")
+    assert rig.enable(state="disabled")[0] == 200
+    rig.info("STOPPED", heartbeating="disabled", reporting="disabled")
+    assert rig.command("DELETE", f"/v1/instances/{UUID}") == (204, None)
+    assert rig.command("DELETE", f"/v1/instances/{UUID}")[0] == 404
+    assert rig.command("DELETE", f"/v1/hosts/{HOST_0}") == (204, None)
+    assert rig.vim.events() == [
+        service("enabled", "301"),
+        action("pause", "reject", "busy"),
+        action("pause", "proceed"),
+        service("disabled", "0", state="disabled"),
+    ]
+    source = {"source": "127.0.0.1"}
+    instance = {**source, "uuid": UUID, "service": "heartbeat"}
+    assert rig.told("VOTE_INST") == [{**source, "uuid": UUID, "event": "pause"}]
+    assert rig.told("NOTIFY_INST") == [{**source, "uuid": UUID, "event": "pause"}]
+    assert rig.told("ADD_INST") == [{**instance, "state": "disabled"}]
+    assert [body["state"] for body in rig.told("MOD_INST")] == ["enabled", "disabled"]
+    assert rig.told("DEL_INST") == [{**instance, "state": "disabled"}]
+
+
+def known_to_vim(raw: bytes) -> bytes:
+    """A VIM that knows one enabled host with two instances."""
+    if b"GET /nfvi-plugins/v1/hosts/" in raw:
+        return vim_answer({"uuid": HOST_0, "hostname": "compute-0", "state": "enabled"})
+    if b"GET " in raw:
+        listed = [
+            {
+                "uuid": uuid,
+                "hostname": "compute-0",
+                "services": [{"service": "heartbeat", "state": "enabled"}],
+            }
+            for uuid in (UUID, UUID_2)
+        ]
+        return vim_answer({"instances": listed})
+    return b""
+
+
+def test_after_a_restart_everything_is_fetched_and_told_once(new):
+    """Swact: no alarm or action, at most one `service` event per instance (decision 20)."""
+    rig = new
+    rig.vim.behaviour = known_to_vim
+    rig.start()
+    rig.add_host()
+    rig.advance(1)
+    assert len(rig.told("QRY_INST")) == 1
+    for uuid in (UUID, UUID_2):
+        rig.info("QRY_INST", uuid=uuid)
+    rig.forget()
+    rig.restart()
+    assert len(rig.to_mtc) == 1
+    rig.info("QRY_INST")
+    rig.add_host()
+    for _ in range(3):
+        for uuid in (UUID, UUID_2):
+            rig.info("QRY_INST", uuid=uuid)
+        rig.advance(10)
+    assert rig.vim.events() == [
+        service("enabled", "301"),
+        service("enabled", "301", uuid=UUID_2),
+    ]
+    assert rig.told("DEL_INST") == []
+    assert rig.command("GET", f"/v1/hosts/{HOST_0}")[1]["state"] == "enabled"
+
+
+def test_a_host_disabled_with_live_instances(rig):
+    assert rig.host_command("disable") == 200
+    rig.info("STOPPED", heartbeating="disabled")
+    rig.server_says("LOSS", uuid=UUID)
+    assert rig.vim.events("alarm") == []
+    rig.advance(30)
+    assert rig.told("QRY_INST") == []
+    assert {body["heartbeat"] for body in rig.told("MOD_HOST")} == {"disabled"}
+    assert rig.host_command("enable") == 200
+    rig.server_says("LOSS", uuid=UUID)
+    assert rig.vim.events("alarm") == [alarm("failed", "reboot")]
+
+
+def test_events_are_plain_http_that_the_vim_understands(rig):
+    rig.server_says("LOSS", uuid=UUID)
+    request = rig.vim.requests[-1].what
+    assert request.method == "PATCH"
+    assert request.target == f"/nfvi-plugins/v1/instances/{UUID}"
+    assert request.headers == {
+        "host": f"127.0.0.1:{rig.vim.port}",
+        "content-type": "application/json",
+        "user-agent": "guest-agent/1.0",
+        "connection": "close",
+        "content-length": str(len(request.body)),
+    }
+
+
+def test_questions_are_plain_http_that_the_vim_understands(new):
+    rig = new.start()
+    rig.add_host()
+    state, instances = (seen.what for seen in rig.vim.requests)
+    assert (state.method, state.target) == ("GET", f"/nfvi-plugins/v1/hosts/{HOST_0}")
+    assert state.body == f'{{"hostname":"compute-0","uuid":"{HOST_0}"}}'.encode()
+    assert instances.target == f"/nfvi-plugins/v1/instances/?host_uuid={HOST_0}"
+    assert "content-length" not in instances.headers
+    rig.advance(11)
+    assert len(rig.vim.requests) == 4, "asked again at each audit until answered"
+
+
+def test_a_vim_that_is_down_hears_the_present_state_when_it_is_back(rig):
+    rig.vim.refuse()
+    for _ in range(10):
+        rig.info("STOPPED", heartbeating="disabled")
+        rig.server_says("LOSS", uuid=UUID)
+        rig.info("RUNNING")
+        rig.advance(3)
+    rig.vim.listen()
+    rig.advance(31)
+    assert rig.vim.events() == [service("enabled", "301")]
+
+
+def test_an_alarm_survives_an_outage_while_it_is_true(rig):
+    rig.vim.refuse()
+    rig.info("STOPPED", heartbeating="disabled")
+    rig.server_says("LOSS", uuid=UUID)
+    rig.advance(20)
+    rig.vim.listen()
+    rig.advance(31)
+    assert rig.vim.events() == [service("disabled", "0"), alarm("failed", "reboot")]
+
+
+def test_with_the_vim_hung_for_30_s_everything_else_flows(rig):
+    """Commands in under 20 ms at the median, no stale alarm, present states at the end."""
+    rig.vim.behaviour = known_to_vim
+    for number in range(10):
+        uuid = f"8d80875b-fa73-4ccb-bce3-{number:012d}"
+        rig.create(uuid)
+        rig.enable(uuid)
+    rig.forget()
+    rig.vim.hang()
+    rig.info("STOPPED", heartbeating="disabled")
+    rig.advance(2.5)
+    rig.server_says("LOSS", uuid=UUID)
+    took = []
+    for second in range(30):
+        for number in range(10):
+            uuid = f"8d80875b-fa73-4ccb-bce3-{number:012d}"
+            rig.info("RUNNING" if second % 2 else "STOPPED", uuid=uuid)
+            began = time.perf_counter()
+            assert rig.ask("vote", "pause", uuid)[0] == 200
+            took.append(time.perf_counter() - began)
+        rig.advance(1)
+    rig.info("RUNNING")
+    assert len(rig.told("VOTE_INST")) == 300, "votes of other instances flow"
+    assert statistics.median(took) < 0.02
+    assert rig.vim.most_open <= 4
+    rig.vim.go_on()
+    rig.advance(40)
+    assert rig.vim.events("alarm") == [], "the instance heartbeats again: the alarm is stale"
+    last = {event["uuid"]: event for event in rig.vim.events("service")}
+    assert len(last) == 11
+    for event in last.values():
+        (told,) = event["event-data"]["services"]
+        assert told["status"] == "enabled"
+    assert len(rig.agent.rules.queue) == 0
+
+
+def test_an_answer_that_the_vim_no_longer_waits_for_is_not_sent(rig):
+    rig.vim.refuse()
+    assert rig.ask("vote", "pause")[1]["timeout"] == "3"
+    vote_answer(rig, "pause", "revocable", "accept")
+    rig.advance(3)
+    rig.vim.listen()
+    rig.advance(60)
+    assert rig.vim.events("action") == []
+
+
+def test_a_command_of_the_vim_ends_a_long_wait(rig):
+    rig.vim.refuse()
+    rig.info("STOPPED", heartbeating="disabled")
+    rig.advance(100)
+    rig.vim.listen()
+    rig.forget()
+    rig.command("GET", f"/v1/instances/{UUID}")
+    rig.advance(0.1)
+    assert rig.vim.events() == [service("disabled", "0")]
+
+
+ANSWERS = {
+    "200": b"HTTP/1.0 200 OK\r\n\r\n{}",
+    "nothing": b"",
+    "400": b"HTTP/1.0 400 Bad Request\r\n\r\n",
+    "404": b"HTTP/1.0 404 Not Found\r\n\r\nnope",
+    "cut in the head": b"HTTP/1.0 200 OK\r\nContent-",
+    "cut in the body": b"HTTP/1.0 200 OK\r\nContent-Length: 100\r\n\r\n{",
+    "garbage": b"\x00\xff" * 500 + b"\r\n",
+    "endless": b"HTTP/1.0 200 OK\r\n\r\n" + b"x" * 5_000_000,
+    "nested": b"HTTP/1.0 200 OK\r\n\r\n" + b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_what_was_delivered_is_never_repeated_whatever_came_back(rig, answer):
+    rig.vim.behaviour = lambda _raw: answer
+    rig.ask("vote", "pause")
+    vote_answer(rig, "pause", "revocable", "accept")
+    rig.info("STOPPED", heartbeating="disabled")
+    rig.server_says("LOSS", uuid=UUID)
+    rig.advance(60)
+    assert rig.vim.events() == [
+        action("pause", "allow"),
+        service("disabled", "0"),
+        alarm("failed", "reboot"),
+    ]
+    assert rig.loop.errors == 0
+
+
+def test_a_service_is_repeated_after_a_5xx_until_it_is_taken(rig):
+    rig.vim.behaviour = lambda _raw: b"HTTP/1.0 503 Busy\r\n\r\n"
+    rig.info("STOPPED", heartbeating="disabled")
+    rig.server_says("LOSS", uuid=UUID)
+    rig.advance(10)
+    assert len(rig.vim.events("alarm")) == 1
+    told = len(rig.vim.events("service"))
+    assert told >= 3
+    rig.vim.behaviour = lambda _raw: b""
+    rig.advance(60)
+    assert len(rig.vim.events("service")) == told + 1
+
+
+def test_a_vim_that_never_answers_hears_an_alarm_once(rig):
+    rig.vim.behaviour = lambda _raw: None
+    rig.server_says("LOSS", uuid=UUID)
+    rig.advance(100)
+    assert len(rig.vim.events("alarm")) == 1
+
+
+@pytest.mark.parametrize("answer", [b"", *ANSWERS.values()], ids=["closed", *ANSWERS])
+def test_nothing_is_learned_from_a_vim_that_does_not_answer(new, answer):
+    """Answering `disabled` for it would make the VIM evacuate the host."""
+    rig = new
+    rig.vim.behaviour = lambda _raw: answer
+    rig.start()
+    rig.add_host()
+    rig.advance(30)
+    assert rig.command("GET", f"/v1/hosts/{HOST_0}")[0] == 404
+    assert rig.told() == []
+    rig.vim.behaviour = known_to_vim
+    rig.advance(40)
+    assert rig.command("GET", f"/v1/hosts/{HOST_0}")[1]["state"] == "enabled"
+    assert rig.command("GET", f"/v1/instances/{UUID_2}")[0] == 200
+
+
+def test_instance_moves_between_hosts(rig):
+    rig.add_host("compute-1", HOST_1)
+    rig.host_command("enable", HOST_1, "compute-1")
+    rig.server_says("LOSS", uuid=UUID)
+    rig.forget()
+    assert rig.enable(hostname="compute-1")[0] == 200
+    assert len(rig.told("DEL_INST", "compute-0")) == 1
+    assert rig.told("ADD_INST", "compute-1")[0]["state"] == "enabled"
+    rig.info("RUNNING", "compute-0")
+    assert rig.vim.events() == [], "its old host's word counts no longer"
+    rig.info("RUNNING", "compute-1")
+    (event,) = rig.vim.events()
+    assert event["hostname"] == "compute-1"
+
+
+def test_a_host_changes_its_address_and_goes(rig):
+    rig.mtc_says("MOD_HOST", uuid=HOST_0, hostname="compute-0", ip="127.0.0.4")
+    rig.info("STOPPED", heartbeating="disabled")
+    assert rig.vim.events() == [], "what comes from the old address is not believed"
+    rig.enable()
+    assert len(rig.told("MOD_INST", "compute-1")) == 1, "127.0.0.4 is where it is now"
+    rig.mtc_says("DEL_HOST", uuid=HOST_0, hostname="compute-0")
+    assert rig.command("GET", f"/v1/instances/{UUID}")[0] == 404
+    rig.advance(30)
+    assert rig.told("QRY_INST", "compute-1") == []
+
+
+def test_strangers_are_not_believed(rig):
+    """Events only from the address of their host; mtcAgent's only from our own."""
+    rig.server_sends(_event("STOPPED", "compute-0"), "compute-1")
+    rig.server_sends(_event("STOPPED", "compute-9"), "compute-0")
+    assert rig.vim.events() == []
+    dropped = rig.agent.server_link.dropped
+    assert (dropped["stranger"], dropped["unknown_host"]) == (1, 1)
+
+
+def _event(name: str, hostname: str) -> bytes:
+    return wire.pack(name, {**INFO, "hostname": hostname, "uuid": UUID})
+
+
+def test_a_worker_on_the_controller_itself_is_believed(new):
+    rig = new.start()
+    rig.mtc_says("ADD_HOST", uuid=HOST_0, hostname="controller-0", ip="127.0.0.3")
+    rig.host_command("enable", hostname="controller-0")
+    rig.create(hostname="controller-0")
+    rig.forget()
+    rig.server_sends(_event("RUNNING", "controller-0"), "compute-1")
+    assert len(rig.vim.events()) == 1
+
+
+def test_lists_and_metrics(rig):
+    curl = b"GET %s HTTP/1.1\r\nHost: a\r\nUser-Agent: curl/7\r\nConnection: close\r\n\r\n"
+    status, body = rig.raw_command(curl % b"/v1/hosts")
+    assert status == 200
+    (host,) = json.loads(body)["hosts"]
+    assert (host["hostname"], host["reporting"], host["instances"]) == ("compute-0", "enabled", 1)
+    status, body = rig.raw_command(curl % b"/v1/instances")
+    (instance,) = json.loads(body)["instances"]
+    assert instance["uuid"] == UUID
+    status, body = rig.raw_command(curl % b"/metrics")
+    lines = body.decode().splitlines()
+    assert 'guestmtce_instances{state="heartbeating"} 1' in lines
+    assert 'guestmtce_datagrams_total{direction="in",cmd="HEARTBEAT_RUNNING"} 1' in lines
+    assert 'guestmtce_vim_requests_total{result="closed"} 3' in lines
+    assert "guestmtce_vim_queue_length 0" in lines
+    assert UUID not in body.decode(), "no instance name in a label"
+    assert rig.raw_command(curl % f"/v1/hosts/{HOST_0}".encode())[0] == 403
+
+
+def test_an_idle_minute_wakes_for_nothing_but_the_audit(rig):
+    rig.vim.behaviour = known_to_vim
+    rig.advance(12)
+    for _ in range(2):
+        rig.info("QRY_INST")
+    turns = rig.loop.turns
+    rig.advance(60)
+    assert rig.loop.turns - turns < 100
