@@ -23,7 +23,6 @@ from guestmtce.core.vocabulary import (
 )
 
 VERSION = 3
-REVISION = 1
 MESSAGE_LIMIT = 1056
 MESSAGES_PER_SECOND = 500
 NAME_LIMIT = 64
