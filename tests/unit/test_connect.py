@@ -369,3 +369,27 @@ def test_delete_leaves_nothing_behind(state):
     rig.fsm.delete()
     assert rig.out() == (["disconnect"] if connected else [])
     assert rig.port.timers == {}
+
+
+@pytest.mark.parametrize("how", ["idle", "replaced", "suspend"])
+def test_a_deliberate_hang_up_is_no_failure(how):
+    """Closed by us: the backoff starts from its beginning, also where nothing ever came."""
+    rig = Rig(reporting=False)
+    rig.port.connects = "refused"
+    rig.fsm.file_found()
+    rig.advance(40)
+    rig.port.connects = "opens"
+    rig.advance(60)
+    assert rig.instance.connected
+    rig.port.connects = "refused"
+    rig.port.attempts.clear()
+    if how == "idle":
+        rig.advance(85)
+    elif how == "replaced":
+        rig.fsm.file_replaced()
+    else:
+        rig.notify("suspend")
+    assert not rig.instance.connected
+    rig.advance(11 if how == "suspend" else 1.2)
+    first = rig.port.attempts[0]
+    assert since(rig, first)[:3] == [0, 0.1, 1.0]

@@ -468,6 +468,8 @@ def test_depth(opening, closing):
 
 def test_wide_is_not_deep():
     """Brackets inside a text, or side by side, are no levels."""
+    eighth = nested(8, "[", "]")
+    assert decode(eighth[:-1] + b', "y": [[], {}, []]}') == Exit("bye")
     assert isinstance(decode(line({**leaving(), "log_msg": "[{" * 100})), Exit)
     assert isinstance(decode(line({**leaving(), "x": [[]] * 100})), Exit)
 

@@ -122,6 +122,7 @@ def test_a_second_answer_is_dropped(beating):
     beating.say(action_response("pause", "revocable", "reject"))
     assert beating.out() == []
     assert len(beating.port.notes) == 1
+    assert beating.stats.votes == {"accept": 1, "unexpected": 1}
 
 
 @pytest.mark.parametrize(
@@ -200,6 +201,7 @@ def test_a_second_question_replaces_the_first(beating, second):
     beating.vote("stop")
     beating.advance(0.5)
     second(beating, "reboot")
+    assert beating.port.notes == ["revocable stop superseded by reboot"]
     beating.say(action_response("stop", "revocable", "accept"))
     beating.advance(100)
     assert len(votes(beating)) == 1
@@ -257,6 +259,8 @@ def test_delete_ends_it_unreported(beating):
     beating.fsm.delete()
     assert votes(beating) == []
     assert beating.port.timers == {}
+    assert beating.stats.votes["deleted"] == 1
+    beating.fsm.delete()
     assert beating.stats.votes["deleted"] == 1
 
 

@@ -1,0 +1,184 @@
+"""design.md, "Who imports whom", read from the source; and guestServer's import diet."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "guestmtce"
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.name != "__init__.py"
+}
+IO_MODULES = {
+    "asyncio",
+    "ctypes",
+    "fcntl",
+    "http",
+    "logging",
+    "multiprocessing",
+    "os",
+    "pathlib",
+    "random",
+    "secrets",
+    "select",
+    "selectors",
+    "signal",
+    "socket",
+    "subprocess",
+    "threading",
+    "time",
+    "urllib",
+}
+SIBLINGS = {
+    "guestmtce.server": {"guestmtce.agent", "guestmtce.ctl"},
+    "guestmtce.agent": {"guestmtce.server", "guestmtce.ctl"},
+    "guestmtce.ctl": {"guestmtce.server", "guestmtce.agent"},
+}
+
+# Inside core a module imports from its own tier or a lower one (a higher number).
+TIERS = [
+    {"vocabulary", "text", "errors"},
+    {"config", "guest_protocol", "mtc_message", "http1", "http1_body", "vim_messages"},
+    {"instance", "inventory"},
+    {"machine", "heartbeat", "connect", "vote", "fsm"},
+    {"audit", "vim_queue", "agent_rules", "agent_commands", "agent_events"},
+]
+TIER_OF = {f"guestmtce.core.{name}": tier for tier, names in enumerate(TIERS) for name in names}
+
+
+def imports(path: Path, *, run_time: bool = False) -> set[str]:
+    """Return the modules that a file imports anywhere, its functions included.
+
+    `run_time`: without what is imported for the type checker alone.
+    """
+    tree = ast.parse(path.read_text("utf-8"))
+    if run_time:
+        tree.body = [node for node in tree.body if not _is_for_types(node)]
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            module = node.module or ""
+            for alias in node.names:
+                whole = f"{module}.{alias.name}"
+                found.add(whole if whole in MODULES else module)
+    return found
+
+
+def _is_for_types(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+IMPORTS = {name: imports(path) for name, path in MODULES.items()}
+
+
+def layer(module: str) -> str:
+    return ".".join(module.split(".")[:2])
+
+
+def of(name: str) -> list[str]:
+    return [module for module in MODULES if layer(module) == f"guestmtce.{name}"]
+
+
+def test_there_is_something_to_look_at():
+    """A test that walks nothing would say nothing."""
+    assert len(of("core")) >= 12
+    assert "guestmtce.core.heartbeat" in IMPORTS["guestmtce.core.fsm"]
+    assert len(of("runtime")) >= 5
+
+
+@pytest.mark.parametrize("module", of("core"))
+def test_core_does_no_io(module):
+    """core/ never imports socket, select, selectors, os, time, threading, subprocess, ..."""
+    assert {name.partition(".")[0] for name in IMPORTS[module]} & IO_MODULES == set()
+
+
+@pytest.mark.parametrize("module", of("core"))
+def test_core_imports_core_alone(module):
+    """core knows nothing of the layers around it."""
+    ours = {name for name in IMPORTS[module] if layer(name).startswith("guestmtce")}
+    assert {layer(name) for name in ours} <= {"guestmtce.core"}
+
+
+@pytest.mark.parametrize("module", of("core"))
+def test_inside_core(module):
+    """vocabulary, text, errors ← codecs ← instance, inventory ← machines ← the agent's rules."""
+    own = TIER_OF[module]
+    higher = {name for name in IMPORTS[module] if TIER_OF.get(name, 0) > own}
+    assert higher == set()
+
+
+@pytest.mark.parametrize("module", ["vocabulary", "errors", "text", "http1_body", "config"])
+def test_foundations(module):
+    """vocabulary and errors import nothing of the project; the next tier little more."""
+    allowed = {
+        "vocabulary": set(),
+        "errors": set(),
+        "text": set(),
+        "http1_body": {"guestmtce.core.errors"},
+        "config": {"guestmtce.core.errors"},
+    }[module]
+    ours = {name for name in IMPORTS[f"guestmtce.core.{module}"] if name.startswith("guestmtce")}
+    assert ours <= allowed
+
+
+@pytest.mark.parametrize("module", of("runtime"))
+def test_runtime_knows_nothing_of_guests(module):
+    """runtime → core.errors (and core.http1) only."""
+    ours = {name for name in IMPORTS[module] if name.startswith("guestmtce.")}
+    allowed = {"guestmtce.core.errors", "guestmtce.core.http1"}
+    assert {name for name in ours if layer(name) != "guestmtce.runtime"} <= allowed
+
+
+@pytest.mark.parametrize("module", [*of("server"), *of("agent"), *of("ctl")])
+def test_programs_do_not_know_each_other(module):
+    """server, agent and ctl never import each other."""
+    assert {layer(name) for name in IMPORTS[module]} & SIBLINGS[layer(module)] == set()
+
+
+def test_no_cycles():
+    """Modules stay importable one by one: following the imports ends."""
+    at_run_time = {name: imports(path, run_time=True) for name, path in MODULES.items()}
+    done: set[str] = set()
+    path: list[str] = []
+
+    def visit(module: str) -> None:
+        assert module not in path, " → ".join([*path, module])
+        if module in done:
+            return
+        path.append(module)
+        for name in at_run_time[module] & MODULES.keys():
+            visit(name)
+        done.add(path.pop())
+
+    for module in MODULES:
+        visit(module)
+
+
+@pytest.mark.parametrize("program", ["guestmtce.server.app", "guestmtce.server.main"])
+def test_guest_server_pulls_in_no_http(program):
+    """Import diet: guestServer imports no HTTP module."""
+    heavy = ("http", "urllib", "email", "ssl", "asyncio", "xml", "concurrent", "multiprocessing")
+    script = (
+        f"import sys, {program}\n"
+        f"print(*sorted({{name.partition('.')[0] for name in sys.modules}} & set({heavy!r})))\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('guestmtce.core.http1')))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-S", "-c", script],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == []
