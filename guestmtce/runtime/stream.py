@@ -60,6 +60,7 @@ class Stream:
         # How much of the first message in the queue has gone out already.
         self._begun = 0
         self._finishing = False
+        self._interest = 0
         self._ending: Timer | None = None
         sock.setblocking(False)
         self._update_interest()
@@ -167,7 +168,8 @@ class Stream:
         while self._queue:
             message = self._queue[0].data
             try:
-                sent = self._socket.send(memoryview(message)[self._begun :])
+                rest = memoryview(message)[self._begun :] if self._begun else message
+                sent = self._socket.send(rest)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -186,7 +188,9 @@ class Stream:
         events = 0 if self._finishing else selectors.EVENT_READ
         if self._queue:
             events |= selectors.EVENT_WRITE
-        self._loop.watch(self._socket, events, self._ready)
+        if events != self._interest:
+            self._interest = events
+            self._loop.watch(self._socket, events, self._ready)
 
     def _tell(self, reason: str) -> None:
         self._ending = None
