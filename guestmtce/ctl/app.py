@@ -7,7 +7,6 @@ May block: it is a command, not a daemon.
 from __future__ import annotations
 
 import argparse
-import functools
 import io
 import json
 import os
@@ -38,7 +37,14 @@ _HOST_COLUMNS = ("hostname", "uuid", "ip", "personality", "reporting", "instance
 # What a daemon leaves in /var/run, which is empty after a boot.
 _RUN_FILES = ("pid", "ctl", "info")
 
+# Written out, because argparse breaks the longer names off from their texts.
 _EPILOG = """\
+commands:
+  status      state, version and numbers of each daemon
+  instances   the instances, in a table
+  hosts       the hosts that guestAgent knows, in a table
+  show UUID   all that is known of one instance
+
 exit status:
   0  done; for status: every daemon that was started here since boot runs and is healthy
   1  status: a daemon is down or degraded; otherwise: not found, or no answer
@@ -194,12 +200,13 @@ def build_parser() -> argparse.ArgumentParser:
         parents=[common],
     )
     parser.add_argument("--version", action="version", version=f"guestctl {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    add = functools.partial(commands.add_parser, parents=[common])
-    add("status", help="state, version and numbers of each daemon")
-    add("instances", help="the instances, in a table")
-    add("hosts", help="the hosts that guestAgent knows, in a table")
-    add("show", help="all that is known of one instance").add_argument("uuid", metavar="UUID")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS
+    )
+    for name in COMMANDS:
+        command = commands.add_parser(name, parents=[common])
+        if name == "show":
+            command.add_argument("uuid", metavar="UUID")
     return parser
 
 

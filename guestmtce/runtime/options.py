@@ -22,14 +22,7 @@ Of the old daemon's options -a -p -V -t -g -m -n -c -u -i are accepted, with or 
 value, and ignored with a warning.
 
 files:
-  /etc/mtc/{name}.ini        configuration
-  /etc/platform/platform.conf    management_interface and subfunction of this host
-  /etc/hosts                     names; no other look-up is made
-  /var/run/{name}.pid        process id, locked while the daemon runs
-  /var/run/{name}.info       health file: configuration and summary
-  /var/run/{name}.dump       state as JSON, on request
-  /var/run/{name}.ctl        control socket, for guestctl(8)
-  /var/log/{name}.log        log, by way of syslog (local5) where there is /dev/log
+{files}
 
 signals:
   SIGTERM, SIGINT  stop within 2 seconds, exit status 0
@@ -43,6 +36,17 @@ exit status:
   1  it cannot start, with the reason on stderr, or the configuration is wrong
   2  wrong usage
 """
+
+_FILES = (
+    ("/etc/mtc/{name}.ini", "configuration"),
+    ("/etc/platform/platform.conf", "management_interface of this host"),
+    ("/etc/hosts", "names; no other look-up is made"),
+    ("/var/run/{name}.pid", "process id, locked while the daemon runs"),
+    ("/var/run/{name}.info", "health file: configuration and summary"),
+    ("/var/run/{name}.dump", "state as JSON, on request"),
+    ("/var/run/{name}.ctl", "control socket, for guestctl"),
+    ("/var/log/{name}.log", "log, by way of syslog (local5) if there is /dev/log"),
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def build_parser(name: str, purpose: str = "") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=name,
         description=purpose or None,
-        epilog=_EPILOG.format(name=name),
+        epilog=_EPILOG.format(files=_files(name)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         add_help=False,
@@ -82,6 +86,11 @@ def build_parser(name: str, purpose: str = "") -> argparse.ArgumentParser:
         help="read everything, print the configuration and every problem, exit 0 or 1",
     )
     return parser
+
+
+def _files(name: str) -> str:
+    rows = [(path.format(name=name), text) for path, text in _FILES]
+    return "\n".join(f"  {path:<28} {text}" for path, text in rows)
 
 
 def parse(name: str, arguments: Sequence[str], purpose: str = "") -> Options:
