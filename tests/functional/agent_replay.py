@@ -93,7 +93,7 @@ def datagram_text(data: bytes) -> str:
     """A datagram byte for byte, readable: command, length, signature, payload."""
     head = wire.DATAGRAM_HEAD.unpack_from(data)
     header, command = head[0].rstrip(b"\0").decode("latin-1"), wire.NAMES[head[4]]
-    assert not any(head[1:4]) and not any(head[5:])
+    assert not any(head[1:4] + head[5:])
     payload = data[wire.DATAGRAM_HEAD.size :].decode()
     return f"{command} {len(data)} {header!r} {payload}".strip()
 
@@ -108,7 +108,7 @@ def recorded_datagram(step: dict[str, Any]) -> bytes:
 
 
 def _host_at(address: str) -> str:
-    host = address.split(":")[0]
+    host = address.partition(":")[0]
     return next(name for name, known in HOSTS.items() if known == host)
 
 

@@ -39,12 +39,6 @@ INTENDED = [
         "asked at once, and again at each audit until there is an answer with a state; "
         "hosts that the old agent lost or crashed at are asked about too",
     ),
-    Intended(
-        "agent-vim-hang",
-        "missing",
-        r"^vim GET ",
-        "asked side by side and not one after the other, 20 s each",
-    ),
     Intended("agent-mtc-commands", "missing", r'"hostname":"none"', "a missing key is not a name"),
     # Host-level reporting
     Intended(
@@ -141,7 +135,7 @@ INTENDED = [
     Intended(
         r"agent-(events|vim-.*|loss-answers)",
         "answer",
-        rf"^answers 200 .*{STATE}.*\"status\":\"enabled\".* → 200 .*{STATE}.*\"status\":\"enabled\"",
+        rf"^answers 200 .*{STATE}.*\"enabled\"}}]}} → 200 .*{STATE}.*\"status\":\"enabled\"",
         "the same: the state that the VIM has set",
     ),
     Intended(
@@ -201,9 +195,15 @@ INTENDED = [
     ),
     Intended(
         "agent-rest-errors",
+        "answer",
+        r'"state":"disabled"} → 200 .*"state":"enabled"}',
+        "the same: it has not disabled the host",
+    ),
+    Intended(
+        "agent-rest-errors",
         "time",
         r"MOD_HOST",
-        "the same host body under another UUID: refused, so another command's MOD_HOST fits",
+        "a body about another UUID is refused; the like was sent when the state was learned",
     ),
     Intended("agent-rest-errors", "answer", r"^answers 501 → 200", "HEAD is GET without its body"),
     Intended(
