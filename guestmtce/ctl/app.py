@@ -194,6 +194,7 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", help="print JSON, a member for each daemon")
     parser = argparse.ArgumentParser(
         prog="guestctl",
+        usage="guestctl [-h] [--version] [--root DIR] [--json] COMMAND",
         description="Show what guestServer and guestAgent on this host know.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -201,7 +202,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"guestctl {__version__}")
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS
+        dest="command", required=True, metavar="COMMAND", prog="guestctl", help=argparse.SUPPRESS
     )
     for name in COMMANDS:
         command = commands.add_parser(name, parents=[common])
