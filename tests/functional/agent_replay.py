@@ -13,7 +13,7 @@ from collections import defaultdict, deque
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.functional.agent_rig import HOSTS, AgentRig
+from tests.functional.agent_rig import HOSTS, AgentRig, PeersRig
 from tests.peers import wire
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "transcripts"
@@ -178,15 +178,21 @@ class Recording:
 
 
 def play(scenario: str, recording: Recording) -> dict[str, list[Output]]:
-    """Feed the inputs to our agent; return its outputs by channel."""
+    """Feed the inputs to an agent on simulated time; return its outputs by channel."""
     rig = AgentRig()
     try:
-        return _play(rig, scenario, recording)
+        rig.start()
+        outputs = feed(rig, scenario, recording, until=recording.end)
+        assert rig.loop.errors == 0
+        return outputs
     finally:
         rig.close()
 
 
-def _play(rig: AgentRig, scenario: str, recording: Recording) -> dict[str, list[Output]]:
+def feed(
+    rig: PeersRig, scenario: str, recording: Recording, until: float
+) -> dict[str, list[Output]]:
+    """Feed the inputs at their times, or at once if `until` is before them."""
     outputs: dict[str, list[Output]] = defaultdict(list)
     last: dict[str, bytes | None] = {}
 
@@ -199,9 +205,8 @@ def _play(rig: AgentRig, scenario: str, recording: Recording) -> dict[str, list[
     rig.vim.behaviour = answer
     if scenario == "agent-vim-down":
         rig.vim.refuse()
-    rig.start()
     for at, sender, data in recording.inputs:
-        rig.advance(max(0.0, at - rig.time))
+        rig.advance(max(0.0, min(at, until) - rig.time))
         if sender == "mtc":
             rig.mtc_sends(data)
         elif sender == "vim":
@@ -209,8 +214,7 @@ def _play(rig: AgentRig, scenario: str, recording: Recording) -> dict[str, list[
             outputs["answers"].append(Output(f"{status} {canonical(body.decode())}".strip(), at))
         else:
             rig.server_sends(data, sender)
-    rig.advance(max(0.0, recording.end - rig.time))
-    assert rig.loop.errors == 0
+    rig.advance(max(0.0, until - rig.time))
     for seen in rig.to_mtc:
         outputs["mtc"].append(Output(datagram_text(seen.what), seen.at))
     for seen in rig.to_servers:

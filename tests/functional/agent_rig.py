@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import selectors
 import socket
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from guestmtce.agent.app import GuestAgent
-from guestmtce.core import config
 from guestmtce.core.config import AgentSettings, PlatformConf
 from guestmtce.runtime.datagram import DatagramSocket
 from tests.peers import wire
@@ -88,7 +89,7 @@ def vim_answer(members: Any, status: str = "200 OK") -> bytes:
 class SimulatedVim:
     """Accepts the agent's requests on the rig's loop; `behaviour` says what it answers."""
 
-    def __init__(self, rig: AgentRig) -> None:
+    def __init__(self, rig: PeersRig) -> None:
         self.requests: list[Seen] = []
         self.behaviour: Behaviour = lambda _raw: b""
         self.open = 0
@@ -186,69 +187,50 @@ class SimulatedVim:
         connection.close()
 
 
-class AgentRig:
-    """The agent with mtcAgent, two workers and a VIM; every output is recorded with its time."""
+class Ports(NamedTuple):
+    """The ports of a scenario; the last one is TCP."""
 
-    def __init__(self, hosts: dict[str, str] | None = None) -> None:
-        self.loop = SimulatedLoop()
-        self._began = self.loop.time()
-        self._root = tempfile.TemporaryDirectory(prefix="mtce-agent-")
-        (Path(self._root.name) / "etc").mkdir()
-        lines = [f"{address} {name}\n" for name, address in (hosts or HOSTS).items()]
-        (Path(self._root.name) / "etc/hosts").write_text("".join(lines))
-        ports = free_ports(4)
-        (command_port,) = free_ports(1, socket.SOCK_STREAM)
-        self.rx_port, self.server_port, self.mtc_port, self.mtc_event_port = ports
+    agent: int
+    server: int
+    mtc_cmd: int
+    mtc_event: int
+    commands: int
+
+    @classmethod
+    def free(cls) -> Ports:
+        return cls(*free_ports(4), *free_ports(1, socket.SOCK_STREAM))
+
+
+class PeersRig:
+    """mtcAgent, two workers and a VIM on one loop; every output is recorded with its time."""
+
+    def __init__(self, loop: SimulatedLoop, ports: Ports) -> None:
+        self.loop = loop
+        self.ports = ports
+        self._began = loop.time()
         self.vim = SimulatedVim(self)
         self.to_mtc: list[Seen] = []
         self.to_servers: list[Seen] = []
-        self.command_port = command_port
-        self.settings = AgentSettings(
-            rx_port=self.rx_port,
-            vim_cmd_port=command_port,
-            server_rx_port=self.server_port,
-            vim_port=self.vim.port,
-            mtc_cmd_port=self.mtc_port,
-            mtc_event_port=self.mtc_event_port,
-            hostname="controller-0",
-        )
-        self._mtc = DatagramSocket(self.loop, (CONTROLLER, self.mtc_event_port), self._mtc_received)
+        self._mtc = DatagramSocket(loop, (CONTROLLER, ports.mtc_event), self._mtc_received)
         self.servers = {
             name: DatagramSocket(
-                self.loop,
-                (HOSTS[name], self.server_port),
+                loop,
+                (HOSTS[name], ports.server),
                 lambda data, _host, _port, name=name: self._server_received(name, data),
             )
             for name in ("compute-0", "compute-1")
         }
-        self.agent = self.build()
-
-    def build(self) -> GuestAgent:
-        return GuestAgent(self.loop, self.settings, PlatformConf(), "controller-0", self._root.name)
-
-    def start(self) -> AgentRig:
-        self.agent.start()
-        self.loop.settle()
-        return self
-
-    def restart(self) -> None:
-        """The agent goes, a fresh one comes: as after a swact."""
-        self.agent.stop(lambda: None)
-        self.agent = self.build()
-        self.start()
 
     @property
     def time(self) -> float:
         return self.loop.time() - self._began
 
     def close(self) -> None:
-        self.agent.stop(lambda: None)
         self.vim.close()
         self._mtc.close()
         for server in self.servers.values():
             server.close()
         self.loop.close()
-        self._root.cleanup()
 
     def advance(self, seconds: float) -> None:
         self.loop.advance(seconds)
@@ -257,14 +239,14 @@ class AgentRig:
         self.mtc_sends(wire.pack(name, members, wire.MTC_SIGNATURE))
 
     def mtc_sends(self, data: bytes) -> None:
-        self._mtc.send(data, (CONTROLLER, self.mtc_port))
+        self._mtc.send(data, (CONTROLLER, self.ports.mtc_cmd))
         self.loop.settle()
 
     def server_says(self, name: str, hostname: str = "compute-0", **members: Any) -> None:
         self.server_sends(wire.pack(name, {"hostname": hostname, **members}), hostname)
 
     def server_sends(self, data: bytes, sender: str = "compute-0") -> None:
-        self.servers[sender].send(data, (CONTROLLER, self.rx_port))
+        self.servers[sender].send(data, (CONTROLLER, self.ports.agent))
         self.loop.settle()
 
     def info(
@@ -276,7 +258,7 @@ class AgentRig:
         """Return status and JSON of the answer to a command of the VIM."""
         body = b"" if members is None else json.dumps(members).encode()
         head = (
-            f"{method} {path} HTTP/1.1\r\nHost: localhost:{self.command_port}\r\n"
+            f"{method} {path} HTTP/1.1\r\nHost: localhost:{self.ports.commands}\r\n"
             "Connection: close\r\nContent-Type: application/json\r\nUser-Agent: vim/1.0\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
@@ -284,15 +266,17 @@ class AgentRig:
         return status, json.loads(answer) if answer else None
 
     def raw_command(self, data: bytes) -> tuple[int, bytes]:
-        with socket.create_connection(("127.0.0.1", self.command_port)) as client:
+        """Return status and body of the answer; the connection is closed then."""
+        with socket.create_connection(("127.0.0.1", self.ports.commands)) as client:
             client.setblocking(False)
             client.sendall(data)
-            self.loop.settle()
             received = b""
-            with contextlib.suppress(BlockingIOError):
-                while chunk := client.recv(1_000_000):
-                    received += chunk
-                    self.loop.settle()
+            deadline = time.monotonic() + 10
+            while not _is_complete(received, data):
+                assert time.monotonic() < deadline, "no answer"
+                self.loop.settle()
+                with contextlib.suppress(BlockingIOError):
+                    received += client.recv(1_000_000)
         head, _, body = received.partition(b"\r\n\r\n")
         return int(head.split(b" ", 2)[1]), body
 
@@ -334,6 +318,61 @@ class AgentRig:
         self.to_servers.clear()
         self.to_mtc.clear()
 
+    def _mtc_received(self, data: bytes, _host: str, _port: int) -> None:
+        self.to_mtc.append(Seen(self.time, data))
+
+    def _server_received(self, name: str, data: bytes) -> None:
+        self.to_servers.append(Seen(self.time, (name, wire.unpack(data), data)))
+
+
+def _is_complete(answer: bytes, request: bytes) -> bool:
+    """Whether a whole answer has arrived, by its length."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
+    if not end or request.startswith(b"HEAD ") or length is None:
+        return bool(end)
+    return len(body) >= int(length[1])
+
+
+class AgentRig(PeersRig):
+    """The agent in this process, on simulated time, under a root of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(SimulatedLoop(), Ports.free())
+        self._root = tempfile.TemporaryDirectory(prefix="mtce-agent-")
+        (Path(self._root.name) / "etc").mkdir()
+        lines = [f"{address} {name}\n" for name, address in HOSTS.items()]
+        (Path(self._root.name) / "etc/hosts").write_text("".join(lines))
+        self.settings = AgentSettings(
+            rx_port=self.ports.agent,
+            vim_cmd_port=self.ports.commands,
+            server_rx_port=self.ports.server,
+            vim_port=self.vim.port,
+            mtc_cmd_port=self.ports.mtc_cmd,
+            mtc_event_port=self.ports.mtc_event,
+            hostname="controller-0",
+        )
+        self.agent = self.build()
+
+    def build(self) -> GuestAgent:
+        return GuestAgent(self.loop, self.settings, PlatformConf(), "controller-0", self._root.name)
+
+    def start(self) -> AgentRig:
+        self.agent.start()
+        self.loop.settle()
+        return self
+
+    def restart(self) -> None:
+        """The agent goes, a fresh one comes: as after a swact."""
+        self.agent.stop(lambda: None)
+        self.agent = self.build()
+        self.start()
+
+    def close(self) -> None:
+        self.agent.stop(lambda: None)
+        super().close()
+        self._root.cleanup()
+
     def ready(self) -> AgentRig:
         """One host, one instance, reporting, heartbeating; nothing left to look at."""
         self.start()
@@ -344,12 +383,3 @@ class AgentRig:
         self.info("RUNNING")
         self.forget()
         return self
-
-    def describe(self) -> str:
-        return config.describe(self.settings)
-
-    def _mtc_received(self, data: bytes, _host: str, _port: int) -> None:
-        self.to_mtc.append(Seen(self.time, data))
-
-    def _server_received(self, name: str, data: bytes) -> None:
-        self.to_servers.append(Seen(self.time, (name, wire.unpack(data), data)))
