@@ -34,8 +34,9 @@ _INSTANCE_COLUMNS = (
 )
 _HOST_COLUMNS = ("hostname", "uuid", "ip", "personality", "reporting", "instances")
 
-# What a daemon leaves in /var/run, which is empty after a boot.
-_RUN_FILES = ("pid", "ctl", "info")
+# What only a daemon that was not stopped leaves in /var/run. A daemon that was, by SM on a
+# controller that is standby now, is not missed.
+_RUN_FILES = ("pid", "ctl")
 
 # Written out, because argparse breaks the longer names off from their texts.
 _EPILOG = """\
@@ -46,7 +47,7 @@ commands:
   show UUID   all that is known of one instance
 
 exit status:
-  0  done; for status: every daemon that was started here since boot runs and is healthy
+  0  done; for status: every daemon that was started here, and not stopped, is healthy
   1  status: a daemon is down or degraded; otherwise: not found, or no answer
   2  wrong usage
   3  neither daemon runs
@@ -56,8 +57,8 @@ exit status:
 class Reply(NamedTuple):
     """What came of asking one daemon. `answer` is None unless it answered.
 
-    `state` is "answered"; "silent" (runs, but does not answer, or not to us); "down" (was
-    started since boot and does not run now); or "absent".
+    `state` is "answered"; "silent" (runs, but does not answer, or not to us); "down" (it
+    ended without having been stopped); or "absent".
     """
 
     daemon: str
@@ -77,7 +78,7 @@ def ask_daemon(root: str, daemon: str, request: Mapping[str, Any]) -> Reply:
             for suffix in _RUN_FILES
         )
         if known:
-            return Reply(daemon, "down", None, "was started since boot and does not run now")
+            return Reply(daemon, "down", None, "it ended without having been stopped")
         return Reply(daemon, "absent", None, "does not run")
     except OSError as error:
         return Reply(daemon, "silent", None, error.strerror or str(error))
