@@ -41,6 +41,9 @@ _WATCHED = (
     | inotify.IN_ONLYDIR
 )
 _NEW = inotify.IN_CREATE | inotify.IN_MOVED_TO
+# Of the directory above: while a socket in our directory is open, the directory's own watch
+# does not tell that it was removed.
+_WATCHED_ABOVE = _NEW | inotify.IN_DELETE | inotify.IN_MOVED_FROM | inotify.IN_ONLYDIR
 _DIRECTORY_GONE = inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF | inotify.IN_UNMOUNT
 
 
@@ -89,6 +92,8 @@ class ChannelDirectory:
         self._inotify = inotify.Inotify()
         self._watch: int | None = None
         self._watched_inode: tuple[int, int] | None = None
+        self._watch_above: int | None = None
+        self._name = os.fsencode(os.path.basename(directory))
         # For each instance the names of its socket files, by preference (at most one a form).
         self._names: dict[str, dict[int, bytes]] = {}
         self._timer: Timer | None = None
@@ -144,6 +149,7 @@ class ChannelDirectory:
 
     def _ensure_watch(self) -> bool:
         """Have a watch on the directory that now has our path; False if there is none."""
+        self._ensure_watch_above()
         try:
             status = os.stat(self.directory)
             inode = status.st_dev, status.st_ino
@@ -161,6 +167,18 @@ class ChannelDirectory:
         self._told_missing = False
         log.info("watching %s", self.directory)
         return True
+
+    def _ensure_watch_above(self) -> None:
+        """Have a watch on the directory above, if it is there; without one, scans must do."""
+        before = self._watch_above
+        try:
+            above = os.path.dirname(self.directory)
+            self._watch_above = self._inotify.add_watch(above, _WATCHED_ABOVE)
+        except OSError:
+            self._watch_above = None
+        if before is not None and before != self._watch_above:
+            with contextlib.suppress(OSError):
+                self._inotify.rm_watch(before)
 
     def _drop_watch(self) -> None:
         if self._watch is not None:
@@ -182,6 +200,8 @@ class ChannelDirectory:
                 self.overflows += 1
                 log.warning("inotify queue overflow (%d so far), scanning", self.overflows)
                 rescan = True
+            elif event.wd == self._watch_above:
+                rescan = rescan or event.name == self._name
             elif event.wd != self._watch:
                 continue  # left over from a directory that was replaced
             elif event.mask & inotify.IN_IGNORED:

@@ -298,10 +298,26 @@ def test_waits_for_a_directory_that_appears_late(place):
     assert place.told() == []
     place.path.mkdir()
     place.socket(cgcs())
-    place.loop.advance(2)
-    assert place.told() == [("found", UUID)]
+    assert place.told() == [("found", UUID)], "at once"
     place.socket(cgcs(OTHER))
     assert place.told() == [("new", OTHER)]
+
+
+def test_waits_for_a_whole_path_that_appears_late(tmp_path):
+    place = Place(tmp_path)
+    place.path.rmdir()
+    place.directory = ChannelDirectory(
+        place.loop, str(tmp_path / "libvirt" / "qemu"), place.listener
+    )
+    place.path = tmp_path / "libvirt" / "qemu"
+    place.start()
+    place.loop.advance(10)
+    place.path.mkdir(parents=True)
+    place.socket(cgcs())
+    place.loop.advance(2)
+    assert place.told() == [("found", UUID)]
+    place.directory.stop()
+    place.loop.close()
 
 
 def test_a_removed_and_remade_directory(place):
@@ -316,6 +332,24 @@ def test_a_removed_and_remade_directory(place):
     assert place.told() == [("found", OTHER)]
     place.remove(cgcs(OTHER))
     assert place.told() == [("gone", OTHER)]
+
+
+def test_a_directory_that_is_still_held_open_when_it_is_replaced(place):
+    """The sockets of a running QEMU hold it, and inotify tells of its end when they are closed."""
+    place.socket(cgcs())
+    place.start().told()
+    held = os.open(place.path, os.O_RDONLY)
+    try:
+        place.remove(cgcs())
+        place.path.rmdir()
+        place.path.mkdir()
+        place.socket(cgcs(OTHER))
+        assert place.told() == [("gone", UUID), ("found", OTHER)]
+        place.socket(cgcs())
+        assert place.told() == [("new", UUID)]
+    finally:
+        os.close(held)
+    assert place.told() == []
 
 
 def test_a_directory_remade_before_we_look(place):
