@@ -12,6 +12,9 @@
 NAME=$1
 EVENT=$2
 SCRIPT=/etc/init.d/$NAME
+# Package managers leave out where StarlingX has its tools.
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
 
 has() {
     command -v "$1" >/dev/null 2>&1

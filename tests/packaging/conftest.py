@@ -8,15 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.support import SHELLS, Host, host_of, make, must, need, need_root
+from tests.packaging.support import SHELLS, Host, copy_sources, host_of, make, must, need, need_root
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return what `make install` lays."""
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of what is packaged."""
     need("make", "make")
+    copy = tmp_path_factory.mktemp("sources")
+    copy_sources(copy)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def installed(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return what `make install` lays."""
     tree = tmp_path_factory.mktemp("installed")
-    make("install", f"DESTDIR={tree}")
+    make(sources, "install", f"DESTDIR={tree}")
     return tree
 
 
@@ -34,20 +42,20 @@ def shell(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def rpms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def rpms(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the RPMs by package name."""
     need("rpmbuild", "rpm")
     build = tmp_path_factory.mktemp("rpms")
-    make("rpm", f"BUILD={build}")
+    make(sources, "rpm", f"BUILD={build}")
     return {path.name.rsplit("-", 2)[0]: path for path in (build / "rpm").iterdir()}
 
 
 @pytest.fixture(scope="session")
-def debs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def debs(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the Debian packages by name."""
     need("dpkg-deb", "dpkg")
     build = tmp_path_factory.mktemp("debs")
-    make("deb", f"BUILD={build}")
+    make(sources, "deb", f"BUILD={build}")
     return {path.name.split("_")[0]: path for path in (build / "deb").iterdir()}
 
 

@@ -68,9 +68,20 @@ def must(command: Sequence[str | Path], timeout: float = 60, **more: str | Path)
     return done.stdout
 
 
-def make(*arguments: str) -> str:
-    """Run make in the repository."""
-    return must(["make", "--no-print-directory", "-C", REPOSITORY, *arguments], timeout=300)
+def copy_sources(target: Path) -> None:
+    """Copy what packages are built of: this tree may change while tests run."""
+    sources = ["guestmtce", "bin", "guest", "init.d", "systemd", "pmon.d", "ocf", "etc", "rpm"]
+    for name in (*sources, "Makefile", "README.md", "CHANGELOG.md", "LICENSE"):
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, target / name)
+
+
+def make(directory: Path, *arguments: str) -> None:
+    """Run make in a copy of the sources."""
+    must(["make", "--no-print-directory", "-C", directory, *arguments], timeout=300)
 
 
 @functools.cache
