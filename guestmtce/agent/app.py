@@ -64,6 +64,7 @@ class GuestAgent:
         self._server: HttpServer | None = None
         self._registry = build_registry(loop, self)
         self._timers: dict[str, Timer] = {}
+        self._stopping = False
 
     def start(self) -> None:
         """Bind, ask mtcAgent for the hosts, begin the audit. Raises StartError."""
@@ -75,15 +76,15 @@ class GuestAgent:
         self._settle()
 
     def stop(self, done: Callable[[], None]) -> None:
-        """Close everything at once: what waits is asked and told again by the next agent."""
+        """Take nothing more, let the VIM have what waits if it takes it, then call `done()`."""
+        self._stopping = True
         for timer in self._timers.values():
             timer.cancel()
-        self.vim_api.stop()
         if self._server is not None:
             self._server.close()
         self.server_link.receiver.close()
         self.mtc_link.receiver.close()
-        done()
+        self.vim_api.finish(done)
 
     def reload(self, settings: AgentSettings) -> None:
         """Take over what can change while running (SIGHUP); name the rest in the log."""
@@ -157,6 +158,9 @@ class GuestAgent:
 
     def _settle(self) -> None:
         """After every input: let out what it caused, and wake up when more is due."""
+        if self._stopping:
+            self.vim_api.pump()
+            return
         if self.rules.has_bursts and not self._is_pending("burst"):
             self._burst()
         self.vim_api.pump()

@@ -51,6 +51,7 @@ class VimApi:
         self._throttle = Throttle(_LOG_EVERY)
         self._is_down = False
         self._stopped = False
+        self._on_rest: Callable[[], object] | None = None
         self._bodies: dict[Kind, Callable[[Delivery], tuple[str, str, bytes | None]]] = {
             Kind.SERVICE: self._service,
             Kind.ALARM: self._alarm,
@@ -67,6 +68,19 @@ class VimApi:
         for delivery in self._rules.queue.poll(now):
             self._start(delivery)
         self._wake_at(self._rules.queue.wake_at())
+        self._note_rest()
+
+    def finish(self, done: Callable[[], object]) -> None:
+        """Call `done` when the VIM has taken what waits, or does not take it; then stop."""
+        self._on_rest = done
+        self._loop.call_soon(self.pump)
+
+    def _note_rest(self) -> None:
+        queue = self._rules.queue
+        if self._on_rest is not None and (queue.suspect or not (len(queue) or queue.in_flight)):
+            done, self._on_rest = self._on_rest, None
+            self.stop()
+            done()
 
     def stop(self) -> None:
         """Give up everything that is on its way."""

@@ -365,10 +365,12 @@ class AgentRig(PeersRig):
     def restart(self) -> None:
         """The agent goes, a fresh one comes: as after a swact."""
         self.agent.stop(lambda: None)
+        self.loop.settle()
         self.agent = self.build()
         self.start()
 
     def close(self) -> None:
+        self.agent.vim_api.stop()
         self.agent.stop(lambda: None)
         super().close()
         self._root.cleanup()

@@ -414,3 +414,26 @@ def test_an_idle_minute_wakes_for_nothing_but_the_audit(rig):
     turns = rig.loop.turns
     rig.advance(60)
     assert rig.loop.turns - turns < 100
+
+
+def test_what_waits_is_told_before_it_stops(rig):
+    stopped = []
+    rig.vim.hang()
+    rig.info("STOPPED", heartbeating="disabled")
+    rig.server_says("LOSS", uuid=UUID)
+    rig.agent.stop(lambda: stopped.append(rig.time))
+    rig.loop.settle()
+    assert stopped == []
+    rig.vim.go_on()
+    rig.advance(0.1)
+    assert len(stopped) == 1
+    assert rig.vim.events() == [service("disabled", "0"), alarm("failed", "reboot")]
+
+
+def test_a_vim_that_takes_nothing_does_not_hold_up_the_end(rig):
+    stopped = []
+    rig.vim.refuse()
+    rig.info("STOPPED", heartbeating="disabled")
+    rig.agent.stop(lambda: stopped.append(rig.time))
+    rig.loop.settle()
+    assert len(stopped) == 1

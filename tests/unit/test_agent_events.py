@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from guestmtce.core import agent_events
+from guestmtce.core import agent_events, mtc_message
 from guestmtce.core.agent_rules import BURST
-from guestmtce.core.errors import PeerError
+from guestmtce.core.errors import PeerError, ProtocolError
 from guestmtce.core.vim_queue import Ended, Kind
 from guestmtce.core.vocabulary import Command, CorrectiveAction
 from tests.unit.agent_support import HOST_0, HOST_1, TIMEOUTS, UUID, UUID_2, AgentRig
@@ -562,3 +564,54 @@ def test_answers_about_a_host_that_has_gone_are_ignored(rig):
     agent_events.learn_host_state(rig.rules, HOST_0, host_state("enabled"))
     agent_events.learn_instances(rig.rules, HOST_0, instances((UUID, "enabled")), 0, 0)
     assert rig.sent() == []
+
+
+WORDS = st.sampled_from(
+    [
+        UUID,
+        UUID_2,
+        HOST_0,
+        HOST_1,
+        "compute-0",
+        "enabled",
+        "disabled",
+        "revocable",
+        "pause",
+        "9",
+        "",
+    ]
+)
+MEMBERS = st.dictionaries(
+    st.sampled_from([*info(), "uuid", "hostname", "event-type", "notification_type", "vote", "ip"]),
+    WORDS | st.text(max_size=5) | st.integers() | st.none() | st.floats() | st.lists(WORDS),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(Command), MEMBERS), max_size=12))
+def test_whatever_a_peer_says_is_acted_upon_or_refused(said):
+    """Nothing but PeerError comes out; an instance is always on a known host."""
+    rig = AgentRig()
+    rig.ready()
+    for command, members in said:
+        message = mtc_message.MtcMessage(command, members=members)
+        host = next(iter(rig.rules.inventory.hosts.values()), None)
+        try:
+            agent_events.take_mtc_command(rig.rules, message, rig.now)
+            if host is not None and host.uuid in rig.rules.inventory.hosts:
+                agent_events.take_event(rig.rules, host, message, rig.now)
+        except PeerError:
+            pass
+        rig.now += 1
+    for instance in rig.rules.inventory.instances.values():
+        assert rig.rules.inventory.hosts[instance.host.uuid] is instance.host
+    rig.sent()
+    rig.deliver()
+
+
+@given(st.binary(max_size=1100) | st.binary(max_size=200).map(lambda data: bytes(100) + data))
+def test_any_datagram_is_decoded_or_refused(data):
+    try:
+        message = mtc_message.decode(data)
+    except ProtocolError:
+        return
+    assert isinstance(message.members, dict)
