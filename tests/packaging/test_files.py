@@ -158,6 +158,21 @@ def test_the_ini_shows_every_setting_with_its_default() -> None:
             assert row.metadata["convert"](value) == row.default
 
 
+def test_the_ini_marks_what_a_reload_changes() -> None:
+    """SIGHUP applies what can change while running; the comment above such a key says so."""
+    marked = set()
+    section = comment = ""
+    for line in (REPOSITORY / "etc/guest.ini").read_text().splitlines():
+        if header := re.match(r"\[(\w+)\]", line):
+            section = header[1]
+        elif (key := re.match(r";?(\w+) =", line)) and "(reload)" in comment:
+            marked.add((section, key[1]))
+        comment = f"{comment} {line}" if line.startswith("; ") else ""
+    rows = [*dataclasses.fields(ServerSettings), *dataclasses.fields(AgentSettings)]
+    live = {(row.metadata["section"], row.metadata["key"]) for row in rows if row.metadata["live"]}
+    assert marked == live - {("agent", "hbs_failure_threshold")}
+
+
 @pytest.mark.parametrize("daemon", ["guestServer", "guestAgent"])
 @pytest.mark.parametrize("example", [False, True], ids=["as shipped", "every example in force"])
 def test_the_ini_has_no_problem(host: Host, daemon: str, example: bool) -> None:
