@@ -186,5 +186,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if good and median < MEDIAN_LIMIT_SECS and growth <= GROWTH_LIMIT_KIB else 1
 
 
+def run() -> None:
+    main(["--seconds", "15"])
+    main(["--seconds", "15", "--hung"])
+
+
 if __name__ == "__main__":
     sys.exit(main())

@@ -142,5 +142,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if ratio <= LIMIT and seconds <= allowed else 1
 
 
+def run() -> None:
+    main([])
+
+
 if __name__ == "__main__":
     sys.exit(main())
