@@ -116,8 +116,19 @@ def run_daemon(
     startup = process.Startup(name) if chosen.foreground else process.daemonise(name)
     _become(name, arguments, chosen, configuration)
     loop = Loop()
-    app = build(loop, settings, chosen)
+    try:
+        app = build(loop, settings, chosen)
+    except (GuestError, OSError) as error:
+        return _cannot_start(startup, error)
     return Daemon(name, chosen, configure, loop, app).run(startup)
+
+
+def _cannot_start(startup: process.Startup, error: Exception) -> int:
+    """Say why, to the log and to whoever started us; return the exit status."""
+    reason = _describe(error)
+    log.error("cannot start: %s", reason)
+    startup.failed(reason)
+    return 1
 
 
 def _become(
@@ -184,11 +195,9 @@ class Daemon(Generic[S]):
         try:
             self._start()
         except (GuestError, OSError) as error:
-            reason = _describe(error)
-            log.error("cannot start: %s", reason)
-            startup.failed(reason)
+            status = _cannot_start(startup, error)
             self._release()
-            return 1
+            return status
         startup.ready()
         log.info("%s %s runs, pid %d", self._name, __version__, os.getpid())
         self._loop.run()

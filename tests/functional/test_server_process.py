@@ -96,6 +96,31 @@ def test_a_port_in_use(root, options):
     assert list((root.path / "var/run").glob("guestServer.*")) == []
 
 
+@pytest.mark.parametrize("options", [(), ("-f",)], ids=["background", "foreground"])
+def test_the_users_inotify_instances_are_used_up(root, options):
+    """Root has 128 of them for all its daemons (max_user_instances): a reason, no traceback."""
+    code = (
+        "import sys\n"
+        "from guestmtce.runtime import inotify\n"
+        "def full(self): raise OSError(24, 'Too many open files', 'inotify_init1')\n"
+        "inotify.Inotify.__init__ = full\n"
+        "from guestmtce.server.main import main\n"
+        "sys.exit(main())\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "--root", str(root.path), *options],
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "inotify_init1: Too many open files" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_a_second_start_is_refused_and_harms_nothing(place):
     """ "a second start exits 1 "already running (pid N)""."""
     guest = place.beating()
