@@ -36,7 +36,8 @@ class Agent:
         self.got: list[wire.Datagram] = []
         self._loop = loop
         self._server = server
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
         self._socket.bind((address, port))
         loop.watch(self._socket, selectors.EVENT_READ, self._read)
@@ -186,7 +187,9 @@ class Guest:
 class Server:
     """The app on its loop, under a root of its own, with one agent peer."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(
+        self, controller: str = CONTROLLER, address: str = COMPUTE_0, **settings: Any
+    ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="mtce-guest-")
         self.root = Path(self._temporary.name)
         self.channels = self.root / "var/lib/libvirt/qemu"
@@ -194,11 +197,11 @@ class Server:
         for flag in ("etc/platform/.initial_config_complete", "var/run/.goenabled"):
             (self.root / flag).parent.mkdir(parents=True, exist_ok=True)
             (self.root / flag).touch()
-        self.write_hosts(HOSTS)
+        self.write_hosts(f"{controller} controller\n{address} compute-0\n")
         agent_port, server_port = free_ports(2)
         self.settings = ServerSettings(agent_rx_port=agent_port, rx_port=server_port, **settings)
         self.loop = SimulatedLoop()
-        self.agent = Agent(self.loop, CONTROLLER, agent_port, (COMPUTE_0, server_port))
+        self.agent = Agent(self.loop, controller, agent_port, (address, server_port))
         self.guests: list[Guest] = []
         self.app = GuestServer(
             self.loop, self.settings, PlatformConf(), "compute-0", str(self.root)

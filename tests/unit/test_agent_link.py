@@ -382,3 +382,36 @@ def test_an_unreachable_agent_harms_nothing(server):
     server.agent.close()
     server.loop.advance(600)
     assert server.heartbeating()
+
+
+def test_ipv6():
+    """server-agent.md: "UDP, IPv4 or IPv6"."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("no IPv6 on loopback")
+    server = Server(controller="::1", address="::1").start()
+    try:
+        server.beating()
+        server.agent.send("QRY_INST")
+        assert server.agent.names() == ["QRY_INST"]
+    finally:
+        server.close()
+
+
+def test_an_agent_of_the_other_address_family_is_out_of_reach_and_no_more():
+    """Its name is there, yet our socket cannot send to it: counted, tried again, no crash."""
+    server = Server()
+    server.write_hosts(f"::1 controller\n{COMPUTE_0} compute-0\n")
+    server.start()
+    try:
+        server.guest()
+        server.loop.advance(60)
+        assert server.connected()
+        assert server.agent.take() == []
+        server.write_hosts(HOSTS)
+        server.loop.advance(61)
+        assert server.agent.names()[:1] == ["MONITOR_READY"]
+    finally:
+        server.close()
