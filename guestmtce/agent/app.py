@@ -31,12 +31,14 @@ from guestmtce.runtime.address import is_loopback
 from guestmtce.runtime.control import Handler
 from guestmtce.runtime.hosts import HostsFile
 from guestmtce.runtime.http_server import HttpServer
+from guestmtce.runtime.log import Throttle
 from guestmtce.runtime.loop import Loop, Timer
 
 log = logging.getLogger(__name__)
 
 RESOLVE_SECS = 3.0
 RESOLVED_SECS = 60.0
+_LOG_EVERY = 20
 
 
 class GuestAgent:
@@ -64,6 +66,8 @@ class GuestAgent:
         self._server: HttpServer | None = None
         self._registry = build_registry(loop, self)
         self._timers: dict[str, Timer] = {}
+        self._audit_at = 0.0
+        self._throttle = Throttle(_LOG_EVERY)
         self._stopping = False
 
     def start(self) -> None:
@@ -131,8 +135,23 @@ class GuestAgent:
         self.own.refresh()
         self.server_link.receiver.refresh()
         self.mtc_link.refresh()
-        complete = self.server_link.receiver.complete and self.mtc_link.receiver.complete
-        self._start_timer("resolve", RESOLVED_SECS if complete else RESOLVE_SECS, self._resolve)
+        missing = self._missing_addresses()
+        for problem in missing:
+            if self._throttle.hit(problem) is not None:
+                log.warning("%s; trying again every %d s", problem, RESOLVE_SECS)
+        self._start_timer("resolve", RESOLVE_SECS if missing else RESOLVED_SECS, self._resolve)
+
+    def _missing_addresses(self) -> list[str]:
+        """Return what keeps us from receiving on the floating or the local address."""
+        found = []
+        for name, address in (("floating", self.own.floating), ("local", self.own.local)):
+            if address is None:
+                found.append(f"our {name} address is not known")
+            elif address not in self.server_link.receiver.addresses:
+                found.append(f"our {name} address {address} is not there")
+        if not found and not self.mtc_link.receiver.complete:
+            found.append(f"not receiving mtcAgent's commands on {self.own.floating}")
+        return found
 
     def _vim_address(self) -> tuple[str, int] | None:
         found = self._hosts.lookup(self.settings.vim_address)
@@ -165,9 +184,8 @@ class GuestAgent:
             self._burst()
         self.vim_api.pump()
         due = self.schedule.next_at()
-        if due is not None and not (
-            self._is_pending("audit") and self._timers["audit"].when == due
-        ):
+        if due is not None and (due != self._audit_at or not self._is_pending("audit")):
+            self._audit_at = due
             self._start_timer("audit", due - self._loop.time(), self._audit)
 
     def _burst(self) -> None:
@@ -205,9 +223,7 @@ class GuestAgent:
 
     def problems(self) -> list[str]:
         """Return what makes this daemon degraded."""
-        found = []
-        if not self.server_link.receiver.complete:
-            found.append("not every address of our own is known and there")
+        found = self._missing_addresses()
         if self.rules.queue.suspect:
             found.append("the VIM does not take requests")
         return found

@@ -22,6 +22,7 @@ from guestmtce.runtime.loop import Loop
 log = logging.getLogger(__name__)
 
 _LOG_EVERY = 100
+_QUERIES = frozenset({Action.HOST_QUERY, Action.INSTANCE_QUERY})
 
 # What a client is told that did not send HTTP, or whom there is no room for.
 _HTTP_REASONS = {
@@ -87,7 +88,8 @@ class HttpApi:
         finally:
             # Even a refused command may have asked mtcAgent, or woken the queue.
             self._on_command()
-        log.debug("%s %s: %d", command.action.value, command.uuid, answer.status)
+        level = logging.DEBUG if command.action in _QUERIES else logging.INFO
+        log.log(level, "%s %s: %d", command.action.value, command.uuid, answer.status)
         return Response(answer.status, _encode(answer.members))
 
     def _note(self, request: Request, error: CommandError) -> None:

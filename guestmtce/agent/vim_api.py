@@ -14,6 +14,7 @@ from guestmtce.core import agent_events, vim_messages
 from guestmtce.core.agent_rules import AgentRules
 from guestmtce.core.errors import PeerError
 from guestmtce.core.http1 import encode_request, host_header
+from guestmtce.core.text import printable
 from guestmtce.core.vim_queue import Delivery, Ended, Kind
 from guestmtce.runtime.http_client import RESET, TIMEOUT, Exchange, Outcome
 from guestmtce.runtime.log import Throttle
@@ -48,6 +49,7 @@ class VimApi:
         self._on_news = on_news
         self._exchanges: dict[Delivery, Exchange] = {}
         self._timer: Timer | None = None
+        self._due: float | None = None
         self._throttle = Throttle(_LOG_EVERY)
         self._is_down = False
         self._stopped = False
@@ -91,11 +93,13 @@ class VimApi:
         self._exchanges.clear()
 
     def _wake_at(self, when: float | None) -> None:
+        """Have one timer, and move it only when its time has changed."""
+        if when == self._due and (self._timer is None or self._timer.active):
+            return
         if self._timer is not None:
-            if self._timer.active and self._timer.when == when:
-                return
             self._timer.cancel()
             self._timer = None
+        self._due = when
         if when is not None:
             self._timer = self._loop.call_later(when - self._loop.time(), self.pump)
 
@@ -112,6 +116,9 @@ class VimApi:
         def on_done(outcome: Outcome) -> None:
             self._done(delivery, outcome)
 
+        if delivery.event.detail is not None and method == "PATCH":
+            told = printable(" ".join(map(str, delivery.event.detail)))
+            log.info("telling the VIM of %s: %s %s", delivery.key, delivery.event.kind.value, told)
         log.debug("%s %s", method, target)
         self._exchanges[delivery] = Exchange(self._loop, address, request, on_done)
 
