@@ -22,7 +22,7 @@ from guestmtce.core import agent_commands, agent_events, audit, mtc_message
 from guestmtce.core.agent_rules import AgentRules
 from guestmtce.core.inventory import Host
 from guestmtce.core.text import encode_json
-from guestmtce.core.vim_messages import parse_command
+from guestmtce.core.vim_commands import parse_command
 from guestmtce.core.vim_queue import Ended
 from guestmtce.core.vocabulary import Command
 

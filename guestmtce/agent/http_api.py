@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from guestmtce.core import agent_commands, vim_messages
+from guestmtce.core import agent_commands, vim_commands, vim_messages
 from guestmtce.core.agent_rules import AgentRules
 from guestmtce.core.http1 import HttpError, Request, Response
 from guestmtce.core.text import encode_json, printable
-from guestmtce.core.vim_messages import Action, CommandError, Reason
+from guestmtce.core.vim_commands import Action, CommandError, Reason
 from guestmtce.runtime import metrics
 from guestmtce.runtime.log import Throttle
 from guestmtce.runtime.loop import Loop
@@ -62,7 +62,7 @@ class HttpApi:
         """Answer one request; never raises for what is in it."""
         name = "unknown"
         try:
-            command = vim_messages.parse_command(
+            command = vim_commands.parse_command(
                 request.method, request.target, request.headers, request.body
             )
             name = command.action.value
@@ -82,7 +82,7 @@ class HttpApi:
         self.results["unknown", str(error.status)] += 1
         return _failure(error.status, _HTTP_REASONS.get(error.status, Reason.PARSE_ERROR), {})
 
-    def _execute(self, command: vim_messages.Command) -> Response:
+    def _execute(self, command: vim_commands.Command) -> Response:
         try:
             answer = agent_commands.execute(self._rules, command, self._loop.time())
         finally:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from guestmtce.core.agent_rules import AgentRules
 from guestmtce.core.inventory import Host, Instance, PendingVote
-from guestmtce.core.vim_messages import Action, Command, CommandError, Reason, services_members
+from guestmtce.core.vim_commands import Action, Command, CommandError, Reason
+from guestmtce.core.vim_messages import services_members
 from guestmtce.core.vim_queue import Kind
 from guestmtce.core.vocabulary import POST_EVENTS, Event, Notification, Switch
 from guestmtce.core.vocabulary import Command as MtcCommand

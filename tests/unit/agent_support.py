@@ -8,7 +8,7 @@ from guestmtce.core import agent_commands, agent_events, audit
 from guestmtce.core.agent_rules import AgentRules
 from guestmtce.core.inventory import Host, Instance
 from guestmtce.core.mtc_message import MTC_SIGNATURE, MtcMessage
-from guestmtce.core.vim_messages import CommandError, parse_command
+from guestmtce.core.vim_commands import CommandError, parse_command
 from guestmtce.core.vim_queue import Delivery, Ended, Kind
 from guestmtce.core.vocabulary import Command
 

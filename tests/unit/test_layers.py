@@ -44,7 +44,15 @@ SIBLINGS = {
 # Inside core a module imports from its own tier or a lower one (a higher number).
 TIERS = [
     {"vocabulary", "text", "errors"},
-    {"config", "guest_protocol", "mtc_message", "http1", "http1_body", "vim_messages"},
+    {
+        "config",
+        "guest_protocol",
+        "mtc_message",
+        "http1",
+        "http1_body",
+        "vim_messages",
+        "vim_commands",
+    },
     {"instance", "inventory"},
     {"machine", "heartbeat", "connect", "vote", "fsm"},
     {"audit", "vim_queue", "agent_rules", "agent_commands", "agent_events"},
