@@ -23,6 +23,7 @@ fill_in() {
 
 doc=$stage/usr/share/doc/$package
 install -D -m 0644 "$here/copyright" "$doc/copyright"
+install -D -m 0644 "$here/lintian-overrides" "$stage/usr/share/lintian/overrides/$package"
 gzip -9n <"$here/../../CHANGELOG.md" >"$doc/changelog.gz"
 fill_in -e "s/@DATE@/$(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")/" "$here/changelog" |
     gzip -9n >"$doc/changelog.Debian.gz"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from guestmtce import __version__
-from tests.packaging.support import make, must, need
+from tests.packaging.support import call, make, must, need
 from tests.peers.root import REPOSITORY
 
 NAMES = ["mtce-guest-common", "mtce-guestServer", "mtce-guestAgent", "mtce-guestClient"]
@@ -76,7 +76,7 @@ def deb_members(package: Path) -> list[tarfile.TarInfo]:
 
 
 def is_documentation(path: str) -> bool:
-    return path.startswith(("/usr/share/doc/", "/usr/share/licenses/"))
+    return path.startswith(("/usr/share/doc/", "/usr/share/licenses/", "/usr/share/lintian/"))
 
 
 def test_make_install_lays_the_same_files(installed: Path) -> None:
@@ -209,3 +209,16 @@ def test_equal_sources_make_equal_packages(
 def test_the_client_has_the_same_version() -> None:
     text = (REPOSITORY / "guest/guest_client.py").read_text()
     assert re.findall(r'^VERSION = "(.*)"$', text, re.MULTILINE) == [__version__]
+
+
+def test_rpmlint_finds_nothing_new(rpms: Mapping[str, Path]) -> None:
+    """Its findings were reviewed; those that stay are in rpmlintrc with their reasons."""
+    known = REPOSITORY / "rpm/mtce-guest.rpmlintrc"
+    done = call([need("rpmlint", "rpmlint"), "--rpmlintrc", known, *rpms.values()])
+    assert "0 errors, 0 warnings" in done.stdout, done.stdout + done.stderr
+
+
+def test_lintian_finds_nothing_new(debs: Mapping[str, Path]) -> None:
+    """The same; the packages carry what was reviewed as lintian-overrides."""
+    done = call([need("lintian", "lintian"), "--fail-on", "error,warning", *debs.values()])
+    assert done.returncode == 0, done.stdout + done.stderr
