@@ -38,7 +38,7 @@ endef
 help: ## list the targets
 	@awk -F ':.* ## ' '/^[a-z-]+:.* ## / { printf "    make %-10s %s\n", $$1, $$2 }' Makefile
 
-demo: ## both daemons, guests and a VIM for about 25 s; needs python3 and nothing else
+demo: ## both daemons, guests and a VIM, in about 10 s; needs python3 and nothing else
 	$(PYTHON) -m tests.peers.demo
 
 test: $(VENV)/.installed ## every test
