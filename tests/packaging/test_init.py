@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -110,16 +111,28 @@ def test_a_stale_pidfile_is_no_running_daemon(host: Host, shell: str) -> None:
     assert host.init("guestServer", "status", shell).returncode == 3
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "1 2", "nonsense", "99999999", "own"])
-def test_a_pidfile_of_something_else_is_believed_by_nobody(
-    host: Host, shell: str, text: str
-) -> None:
-    """A pid may belong to another process by now; it must neither count nor be killed."""
-    host.pidfile("guestServer").write_text(str(os.getpid()) if text == "own" else text)
+@pytest.mark.parametrize("text", ["", "0", "-1", "1 2", "nonsense", "99999999"])
+def test_a_pidfile_with_rubbish_is_believed_by_nobody(host: Host, shell: str, text: str) -> None:
+    host.pidfile("guestServer").write_text(text)
     done = host.init("guestServer", "stop", shell)
     assert (done.returncode, done.stdout) == (0, "guestServer is not running\n")
     assert host.init("guestServer", "start", shell).returncode == 0
     assert command_name(host.pid("guestServer")) == "guestServer"
+
+
+def test_a_process_that_got_the_pid_since_is_left_alone(host: Host, shell: str) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        try:
+            host.pidfile("guestServer").write_text(str(other.pid))
+            assert host.init("guestServer", "status", shell).returncode == 1
+            done = host.init("guestServer", "stop", shell)
+            assert (done.returncode, done.stdout) == (0, "guestServer is not running\n")
+            assert other.poll() is None
+            host.pidfile("guestServer").write_text(str(other.pid))
+            assert host.init("guestServer", "start", shell).returncode == 0
+            assert other.poll() is None
+        finally:
+            other.kill()
 
 
 def test_a_daemon_that_cannot_start(host: Host, shell: str) -> None:
