@@ -23,6 +23,7 @@ MAX_ACTIONS = 4
 HUNG_SECS = 2.0
 FIRST_RETRY_SECS = 1.0
 MAX_RETRY_SECS = 30.0
+_COMPACT_THRESHOLD = 256
 
 
 class Kind(str, Enum):
@@ -56,13 +57,15 @@ class Event:
     """One thing to tell or ask.
 
     `detail` is what its body is made from when it is written; a `service` event has none, it
-    tells the state of that moment. `expires` is when nobody wants to hear it any more.
+    tells the state of that moment. `expires` is when nobody wants to hear it any more. One
+    that is not `wanted` is not tried again; one that is `over` is neither queued nor on its way.
     """
 
     kind: Kind
     detail: Any = None
     expires: float | None = None
     wanted: bool = True
+    over: bool = False
 
 
 @dataclass(eq=False)
@@ -111,6 +114,7 @@ class VimQueue:
         self._ready: OrderedDict[str, _Lane] = OrderedDict()
         self._waiting: list[tuple[float, int, _Lane]] = []
         self._expiring: list[tuple[float, int, str, Event]] = []
+        self._expiring_limit = _COMPACT_THRESHOLD
         self._sequence = 0
         self._flying: list[Delivery] = []
         self._probe: Delivery | None = None
@@ -145,7 +149,7 @@ class VimQueue:
         event = Event(kind, detail, expires)
         lane.events.append(event)
         if expires is not None:
-            heapq.heappush(self._expiring, (expires, self._next_number(), key, event))
+            self._expire_at(expires, key, event)
         if kind is Kind.SERVICE:
             lane.waiting = False
         self._file(lane)
@@ -210,6 +214,7 @@ class VimQueue:
         if _again(delivery.event, ended):
             self._put_back(lane, delivery, ended, now)
         else:
+            delivery.event.over = True
             lane.retries = 0
         self._file(lane)
 
@@ -272,9 +277,9 @@ class VimQueue:
     def _put_back(self, lane: _Lane, delivery: Delivery, ended: Ended, now: float) -> None:
         event = delivery.event
         if event.kind is not Kind.ACTION and lane.find(event.kind) is not None:
-            self._dropped(lane.key, event.kind, "replaced")
+            self._drop(lane, event, "replaced")
         elif event.expires is not None and event.expires <= now:
-            self._dropped(lane.key, event.kind, "expired")
+            self._drop(lane, event, "expired")
         elif ended is Ended.NOT_DELIVERED:
             lane.events.insert(0, event)
         else:
@@ -300,7 +305,7 @@ class VimQueue:
 
     def _mark_late(self, now: float) -> None:
         for delivery in self._flying:
-            if not delivery.late and now - delivery.started >= HUNG_SECS:
+            if not delivery.late and now >= delivery.started + HUNG_SECS:
                 delivery.late = True
                 if not self.suspect:
                     self.suspect = True
@@ -315,9 +320,17 @@ class VimQueue:
                 self._remove(lane, event, "expired")
                 self._file(lane)
 
+    def _expire_at(self, when: float, key: str, event: Event) -> None:
+        """Remember when to drop an event; now and then forget those that are over anyway."""
+        heapq.heappush(self._expiring, (when, self._next_number(), key, event))
+        if len(self._expiring) > self._expiring_limit:
+            self._expiring = [entry for entry in self._expiring if not entry[-1].over]
+            heapq.heapify(self._expiring)
+            self._expiring_limit = 2 * len(self._expiring) + _COMPACT_THRESHOLD
+
     def _remove(self, lane: _Lane, event: Event, reason: str) -> None:
         lane.events.remove(event)
-        self._dropped(lane.key, event.kind, reason)
+        self._drop(lane, event, reason)
 
     def _file(self, lane: _Lane) -> None:
         """Put a lane where `_next` finds it, or nowhere if it has nothing to say now.
@@ -339,11 +352,11 @@ class VimQueue:
         else:
             right.pop(lane.key, None)
 
-    def _dropped(self, key: str, kind: Kind, reason: str) -> None:
-        if kind in _HARMLESS:
-            return  # a state that is not told or asked now is told or asked some other time
-        self.dropped[reason] += 1
-        self._on_drop(key, kind, reason)
+    def _drop(self, lane: _Lane, event: Event, reason: str) -> None:
+        event.over = True
+        if event.kind in _URGENT:  # a state that is not told or asked now is so some other time
+            self.dropped[reason] += 1
+            self._on_drop(lane.key, event.kind, reason)
 
     def _next_number(self) -> int:
         self._sequence += 1

@@ -297,6 +297,18 @@ def test_after_an_outage_each_instance_is_told_once(queue):
     assert sorted(told) == sorted({f"instance-{number}" for number in range(20)})
 
 
+def test_what_is_over_does_not_grow_the_queue(queue):
+    for number in range(5_000):
+        queue.put(A, Kind.ACTION, number, "vote", expires=number + 86_400)
+        for delivery in queue.poll(number):
+            queue.done(delivery, Ended.TAKEN, number)
+    assert len(queue._expiring) < 1_000
+    make_suspect(queue, 5_000)
+    queue.put(A, Kind.ACTION, 5_000, "vote", expires=5_001)
+    queue.poll(5_001)
+    assert queue.dropped == {"expired": 1}
+
+
 class QueueMachine(RuleBasedStateMachine):
     """Any events, any endings, any times: the invariants of the rules hold."""
 
