@@ -202,5 +202,5 @@ def test_channels_that_close_at_once_cost_nothing(place):
         guests.append(guest)
     for guest in guests:
         guest.wait_for("closed")
-    time.sleep(2)
+    time.sleep(1.5)
     assert max(len(guest.messages("connected")) for guest in guests) <= 4

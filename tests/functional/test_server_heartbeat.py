@@ -60,9 +60,9 @@ def test_a_guest_whose_bytes_arrive_one_at_a_time_heartbeats_like_any_other(plac
 
 
 def test_fifty_guests_at_400_ms_without_a_miss_or_a_flap(place):
-    """ "no miss, no RUNNING/STOPPED flapping": five seconds here, the minute in bench.
+    """ "no miss, no RUNNING/STOPPED flapping": three seconds here, the minute in bench.
 
-    Where this machine starves the guests' thread a miss is due; then the next five seconds count.
+    Where this machine starves the guests' thread a miss is due; then the next three seconds count.
     """
     uuids = [uuid_of(number) for number in range(50)]
     for uuid in uuids:
@@ -74,13 +74,13 @@ def test_fifty_guests_at_400_ms_without_a_miss_or_a_flap(place):
     for _ in range(3):
         before = place.server.log.count("miss 1 of 2")
         answered = [guest.answered for guest in place.guests]
-        time.sleep(5)
+        time.sleep(3)
         misses.append(place.server.log.count("miss 1 of 2") - before)
         beats = [guest.answered - earlier for guest, earlier in zip(place.guests, answered)]
         if misses[-1] == 0:
             break
     assert misses[-1] == 0, misses
-    assert 10 <= min(beats) <= max(beats) <= 13
+    assert 5 <= min(beats) <= max(beats) <= 9
     for uuid in uuids:
         assert place.agent.names(uuid) == ["RUNNING"]
 
@@ -112,7 +112,7 @@ ROWS = [
 
 def test_every_row_of_bad_input(place):
     """guest-channel.md, "Bad input from a guest", on one connection that goes on heartbeating."""
-    guest = place.beating()
+    guest = place.beating(heartbeat_interval_ms=400)
     running = place.agent.wait_for("RUNNING", UUID)
     rows = [*ROWS, *bad_bodies()]
     for line, answer in rows:
@@ -173,19 +173,21 @@ def test_a_flood_is_cut_and_the_neighbour_does_not_notice(place):
     place.beating(heartbeat_interval_ms=400)
     since = len(place.agent.told)
     flood = wire.message("dance", 1)[1:] * 2000
-    for _ in range(3):
+    begun = time.monotonic()
+    for _ in range(2):
         flooder.send_raw(flood)
         time.sleep(0.5)
-    assert 500 <= len(flooder.messages("nack")) <= 1500
+    seconds = int(time.monotonic() - begun) + 2  # begun ones count
+    assert 400 <= len(flooder.messages("nack")) <= min(500 * seconds, 3999)
     assert place.agent.names(UUID, since) == []
 
 
 def test_a_stopped_process_reports_no_loss(place):
     """ "If a tick runs later than half its interval … the silence is ours"."""
-    guests = [place.beating(uuid_of(n), heartbeat_interval_ms=500) for n in range(3)]
+    guests = [place.beating(uuid_of(n), heartbeat_interval_ms=400) for n in range(3)]
     since = len(place.agent.told)
     place.server.signal(signal.SIGSTOP)
-    time.sleep(1.6)
+    time.sleep(1.3)
     answered = [guest.answered for guest in guests]
     place.server.signal(signal.SIGCONT)
     for guest, before in zip(guests, answered):

@@ -278,9 +278,9 @@ def test_waits_for_the_platform_and_can_be_stopped_meanwhile(flag):
 def test_idle_it_does_not_wake(place):
     """ "wakes only for I/O and due timers": the kernel counts how often it went to sleep."""
     place.agent.query()
-    time.sleep(0.5)
+    time.sleep(0.3)
     before = sleeps(place.server.pid)
-    time.sleep(3)
+    time.sleep(2)
     assert sleeps(place.server.pid) - before <= 3
 
 

@@ -287,6 +287,20 @@ def test_a_deleted_instances_file_is_ignored_until_a_new_one(server):
     assert server.agent.take()[-1].body["reporting"] == "disabled"
 
 
+def test_a_deleted_instance_stays_so_when_one_of_its_files_goes(server):
+    """Decision 11: the other file is an old one; DEL_INST has said what it thinks of it."""
+    server.start()
+    server.guest(form="wrs.heartbeat.agent.0.{}.sock")
+    guest = server.beating()
+    server.agent.delete()
+    guest.stop(unlink=True)
+    server.loop.advance(1000)
+    assert server.app.channels == {}
+    server.agent.provision()
+    server.loop.advance(1)
+    assert server.heartbeating()
+
+
 @pytest.mark.parametrize("command", ["ADD_INST", "MOD_INST"])
 def test_a_deleted_instance_is_connected_at_once_when_named_again(server, command):
     """Decision 11: "ADD/MOD_INST of an unconnected instance looks for its file and connects"."""
