@@ -55,6 +55,8 @@ from typing import (
 VERSION = "1.0.0"
 DEFAULT_CONFIG = "/etc/guest-client/guest-client.conf"
 CONFIG_SECTION = "guest-client"
+SYSLOG_SOCKET = "/dev/log"
+LOG_WITHOUT_SYSLOG = "/var/log/guest-client.log"
 
 PROTOCOL_VERSION = 3
 PROTOCOL_REVISION = 1
@@ -1108,14 +1110,15 @@ def set_up_logging(settings: Settings) -> None:
         if settings.log == "stderr":
             handler: logging.Handler = logging.StreamHandler()
             plain = "%(asctime)s " + plain
-        elif settings.log == "syslog":
+        elif settings.log == "syslog" and os.path.exists(SYSLOG_SOCKET):
             handler = logging.handlers.SysLogHandler(
-                "/dev/log", logging.handlers.SysLogHandler.LOG_DAEMON
+                SYSLOG_SOCKET, logging.handlers.SysLogHandler.LOG_DAEMON
             )
             # A stuck logger must not stop the heartbeat: a line is lost instead.
             handler.socket.setblocking(False)  # type: ignore[attr-defined]
         else:
-            handler = logging.handlers.WatchedFileHandler(settings.log, encoding="utf-8")
+            path = LOG_WITHOUT_SYSLOG if settings.log == "syslog" else settings.log
+            handler = logging.handlers.WatchedFileHandler(path, encoding="utf-8")
             plain = "%(asctime)s " + plain
     except OSError as error:
         raise SettingError("cannot log to {}: {}".format(settings.log, error)) from None

@@ -629,3 +629,17 @@ def test_a_path_that_is_no_device_is_refused(tmp_path):
     with pytest.raises(OSError, match="is not a device"):
         guest_client.open_device(str(path))
     assert stat.S_ISREG(path.stat().st_mode)
+
+
+def test_without_syslog_the_log_is_a_file(tmp_path, monkeypatch):
+    """A minimal guest has no /dev/log; its client runs and logs all the same."""
+    monkeypatch.setattr(guest_client, "SYSLOG_SOCKET", str(tmp_path / "none"))
+    monkeypatch.setattr(guest_client, "LOG_WITHOUT_SYSLOG", str(tmp_path / "client.log"))
+    before = guest_client.log.handlers[:], guest_client.log.propagate, guest_client.log.level
+    try:
+        guest_client.set_up_logging(guest_client.Settings())
+        guest_client.log.warning("heard")
+        assert "WARNING: heard" in (tmp_path / "client.log").read_text()
+    finally:
+        guest_client.log.handlers[:], guest_client.log.propagate = before[:2]
+        guest_client.log.setLevel(before[2])
