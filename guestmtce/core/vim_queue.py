@@ -187,7 +187,7 @@ class VimQueue:
         self._drop_expired(now)
         while self._waiting and self._waiting[0][0] <= now:
             when, _number, lane = heapq.heappop(self._waiting)
-            if when == lane.retry_at:
+            if when == lane.retry_at and self._lanes.get(lane.key) is lane:
                 lane.waiting = False
                 self._file(lane)
         started = []
@@ -220,7 +220,7 @@ class VimQueue:
 
     def wake_at(self) -> float | None:
         """Return when `poll` has something to do even if nothing else happens."""
-        times = [late.started + HUNG_SECS for late in self._flying if not late.late]
+        times = [each.started + HUNG_SECS for each in self._flying if not each.late]
         if self._waiting:
             times.append(self._waiting[0][0])
         if self._expiring:
@@ -345,8 +345,7 @@ class VimQueue:
         wrong.pop(lane.key, None)
         if not lane.events:
             right.pop(lane.key, None)
-            if self._lanes.get(lane.key) is lane:
-                del self._lanes[lane.key]
+            del self._lanes[lane.key]
         elif urgent or not lane.waiting:
             right.setdefault(lane.key, lane)
         else:

@@ -273,6 +273,20 @@ def test_everything_of_a_deleted_instance_goes(queue):
     assert queue.poll(100) == []
 
 
+def test_an_instance_that_comes_back_does_not_inherit_the_retry_of_the_deleted_one(queue):
+    queue.put(A, Kind.SERVICE, 0)
+    queue.done(only(queue.poll(0)), Ended.TAKEN_BADLY, 0)
+    queue.forget(A)
+    queue.put(A, Kind.SERVICE, 0)
+    for number in range(4):
+        queue.put(f"instance-{number}", Kind.ALARM, 0, "failed")
+    flying = queue.poll(0)
+    queue.poll(1)
+    for delivery in flying:
+        queue.done(delivery, Ended.TAKEN, 1)
+    assert kinds(queue.poll(1)) == [(A, Kind.SERVICE)]
+
+
 def test_a_query_on_its_way_is_not_asked_twice(queue):
     queue.put("host 1", Kind.HOST_STATE, 0)
     flying = only(queue.poll(0))
@@ -392,4 +406,4 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueueMachine = QueueMachine.TestCase
-TestQueueMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestQueueMachine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
