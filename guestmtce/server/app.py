@@ -184,10 +184,13 @@ class GuestServer:
         self._stalled_at = now
 
     def _provision(self, message: MtcMessage) -> None:
-        """ADD_INST and MOD_INST: known from now on, with this reporting; connect if it can."""
+        """ADD_INST and MOD_INST: known from now on, with this reporting; connect if it can.
+
+        There is one service, so a message without it means that one, as it did to the old daemon.
+        """
         uuid = message.uuid()
         reporting = message.switch("state")
-        if message.text("service") != HEARTBEAT_SERVICE:
+        if "service" in message.members and message.text("service") != HEARTBEAT_SERVICE:
             raise PeerError("service", "unknown service")
         self._ignored.discard(uuid)
         channel = self._channel(uuid)
