@@ -57,6 +57,16 @@ def free_ports(count: int, kind: socket.SocketKind = socket.SOCK_DGRAM) -> list[
     return found
 
 
+def _listens(path: Path) -> bool:
+    """Whether a process listens on the UNIX socket; an old daemon's file alone does not."""
+    directory = os.open(path.parent, os.O_PATH)  # the whole path may be too long for a socket
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            return sock.connect_ex(f"/proc/self/fd/{directory}/{path.name}") == 0
+    finally:
+        os.close(directory)
+
+
 class Daemon:
     """A running daemon, its log in a file."""
 
@@ -191,15 +201,17 @@ class Root:
         return self.start("guestAgent", *options, wait=wait)
 
     def _wait_started(self, daemon: Daemon, pidfile: Path, timeout: float = 10.0) -> None:
+        # The pidfile comes first, the control socket last: then every port is bound.
+        control = pidfile.with_suffix(".ctl")
         deadline = time.monotonic() + timeout
         while True:
             with contextlib.suppress(FileNotFoundError, ValueError):
-                if int(pidfile.read_text()) == daemon.pid:
+                if int(pidfile.read_text()) == daemon.pid and _listens(control):
                     return
             if not daemon.running:
                 raise AssertionError(f"ended at once with {daemon.process.poll()}:\n{daemon.log}")
             if time.monotonic() > deadline:
-                raise AssertionError(f"no {pidfile} in {timeout} s:\n{daemon.log}")
+                raise AssertionError(f"not started in {timeout} s:\n{daemon.log}")
             time.sleep(0.01)
 
     def close(self) -> None:
