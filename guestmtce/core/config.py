@@ -38,8 +38,8 @@ class Source(NamedTuple):
     text: str
 
 
-# Returns the file that has this absolute path (below the root); raises OSError.
-Reader = Callable[[str], Source]
+# Returns what is at this absolute path, as a Source has it; raises OSError.
+Reader = Callable[[str], tuple[str, str]]
 
 
 def _port(text: str) -> int:
@@ -179,6 +179,21 @@ class Loaded(Generic[S]):
     problems: list[ConfigError]
     warnings: list[str]
 
+    @property
+    def effective(self) -> str:
+        """The settings as ini text; empty if there are none."""
+        return describe(self.settings) if self.settings else ""
+
+    @property
+    def hostname(self) -> str | None:
+        """The name that `[host] name` gives this host."""
+        return self.settings.hostname if self.settings else None
+
+    @property
+    def debug(self) -> int:
+        """The debug level."""
+        return self.settings.debug if self.settings else 0
+
     def require(self) -> S:
         """Return the settings; raises the first ConfigError if there is any."""
         if self.problems or self.settings is None:
@@ -282,14 +297,14 @@ def load_agent(read: Reader) -> Loaded[AgentSettings]:
 def load_platform(read: Reader) -> PlatformConf:
     """Read /etc/platform/platform.conf; one that cannot be read says nothing."""
     try:
-        return parse_platform_conf(read(PLATFORM_CONF).text)
+        return parse_platform_conf(Source(*read(PLATFORM_CONF)).text)
     except OSError:
         return PlatformConf()
 
 
 def _load(settings: type[S], ini: str, read: Reader) -> Loaded[S]:
     try:
-        own = _IniFile(read(ini))
+        own = _IniFile(Source(*read(ini)))
     except OSError as error:
         problem = f"cannot read it: {error.strerror}"
         return Loaded(None, [ConfigError(problem, path=str(error.filename or ini))], [])
@@ -313,7 +328,7 @@ def _read_foreign(settings: type[S], read: Reader, warnings: list[str]) -> dict[
     foreign: dict[str, _IniFile] = {}
     for path in dict.fromkeys(row.metadata["also"][0] for row in rows if row.metadata["also"]):
         try:
-            foreign[path] = _IniFile(read(path))
+            foreign[path] = _IniFile(Source(*read(path)))
         except FileNotFoundError:
             continue
         except OSError as error:

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,36 @@ _HEALTHY = "I'm healthy: Here is my config ..."
 
 S = TypeVar("S")
 T = TypeVar("T")
+S_co = TypeVar("S_co", covariant=True)
 S_contra = TypeVar("S_contra", contravariant=True)
+
+
+class Loaded(Protocol[S_co]):
+    """What an app's own reading of its configuration returns."""
+
+    @property
+    def settings(self) -> S_co | None:
+        """The settings, None if there are problems."""
+
+    @property
+    def effective(self) -> str:
+        """One setting a line; empty without settings."""
+
+    @property
+    def problems(self) -> Sequence[Exception]:
+        """What keeps the daemon from starting."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What does not."""
+
+    @property
+    def hostname(self) -> str | None:
+        """The host's name, if the configuration gives one."""
+
+    @property
+    def debug(self) -> int:
+        """The debug level."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +82,18 @@ class Configuration(Generic[S]):
     warnings: Sequence[str]
     hostname: str
     debug: int = 0
+
+    @classmethod
+    def of(cls, loaded: Loaded[S]) -> Configuration[S]:
+        """Return it for what was loaded; the host has its own name where none is given."""
+        return cls(
+            settings=loaded.settings,
+            effective=loaded.effective,
+            problems=[str(problem) for problem in loaded.problems],
+            warnings=loaded.warnings,
+            hostname=loaded.hostname or socket.gethostname(),
+            debug=loaded.debug,
+        )
 
 
 class App(Protocol[S_contra]):

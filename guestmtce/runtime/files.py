@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Callable
 
 DEFAULT_READ_LIMIT = 1024 * 1024
 
@@ -33,6 +34,19 @@ def read_text(path: str, limit: int = DEFAULT_READ_LIMIT) -> str:
     if len(data) > limit:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
     return data.decode("utf-8", "replace")
+
+
+def reader(root: str) -> Callable[[str], tuple[str, str]]:
+    """Return a function that reads the file at an absolute path below `root`.
+
+    It returns the file's real path and its text, and raises OSError as `read_text` does.
+    """
+
+    def read(path: str) -> tuple[str, str]:
+        full = under(root, path)
+        return full, read_text(full)
+
+    return read
 
 
 def write_atomic(path: str, text: str, mode: int = 0o644) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from guestmtce.core import config
-from guestmtce.core.config import ServerSettings, Source
+from guestmtce.core.config import ServerSettings
 from guestmtce.runtime import files
 from guestmtce.runtime.daemon import Configuration, run_daemon
 from guestmtce.runtime.loop import Loop
@@ -23,31 +23,14 @@ directory, challenges their guests, takes their votes, and reports to guestAgent
 
 def configure(options: Options) -> Configuration[ServerSettings]:
     """Read what guestServer goes by; whatever is wrong with it is in the result."""
-    loaded = config.load_server(_reader(options.root))
-    settings = loaded.settings
-    return Configuration(
-        settings=settings,
-        effective=config.describe(settings) if settings else "",
-        problems=[str(problem) for problem in loaded.problems],
-        warnings=loaded.warnings,
-        hostname=(settings.hostname if settings else None) or socket.gethostname(),
-        debug=settings.debug if settings else 0,
-    )
+    return Configuration.of(config.load_server(files.reader(options.root)))
 
 
 def build(loop: Loop, settings: ServerSettings, options: Options) -> GuestServer:
     """Make the daemon proper."""
-    platform = config.load_platform(_reader(options.root))
+    platform = config.load_platform(files.reader(options.root))
     hostname = settings.hostname or socket.gethostname()
     return GuestServer(loop, settings, platform, hostname, options.root)
-
-
-def _reader(root: str) -> config.Reader:
-    def read(path: str) -> Source:
-        full = files.under(root, path)
-        return Source(full, files.read_text(full))
-
-    return read
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
