@@ -1,0 +1,98 @@
+"""The guestServer under test: on the player's own loop with simulated time, or a process."""
+
+from __future__ import annotations
+
+import signal
+
+from guestmtce.core.config import ServerSettings
+from guestmtce.runtime.loop import Loop
+from guestmtce.runtime.options import Options
+from guestmtce.server import main
+from tests.peers.root import Root
+from tests.replay.compare import Difference, compare
+from tests.replay.player import Player
+from tests.replay.recording import Recording
+from tests.simulation import SimulatedLoop
+
+# The machine is shared, and the clock is real: spacing in simulated time is the sharper test.
+REAL_SLACK = 0.4
+
+
+class InProcess:
+    """The app itself; signals are what they lead to."""
+
+    def __init__(self, loop: Loop, root: Root) -> None:
+        self._options = Options(root=str(root.path))
+        self._app = main.build(loop, self._settings(), self._options)
+
+    def _settings(self) -> ServerSettings:
+        settings = main.configure(self._options).settings
+        assert settings is not None
+        return settings
+
+    def start(self) -> None:
+        self._app.start()
+
+    def reload(self) -> None:
+        self._app.reload(self._settings())
+
+    def terminate(self) -> None:
+        self._app.stop(lambda: None)
+
+
+class Process:
+    """bin/guestServer."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+
+    def start(self) -> None:
+        self._daemon = self._root.start_server()
+
+    def reload(self) -> None:
+        self._daemon.signal(signal.SIGHUP)
+
+    def terminate(self) -> None:
+        self._daemon.signal(signal.SIGTERM)
+
+
+def _settings_of(recording: Recording) -> dict[str, dict[str, object]]:
+    return {"client": {"hbs_failure_threshold": recording.threshold}}
+
+
+def replay_simulated(scenario: str) -> list[Difference]:
+    """Play one scenario in simulated time; return the differences."""
+    recording = Recording(scenario)
+    loop = SimulatedLoop()
+    with Root(settings=_settings_of(recording)) as root:
+        subject = InProcess(loop, root)
+        player = Player(recording, loop, root, subject)
+        player.begin()
+        loop.advance(recording.end - player.time)
+        found = compare(recording, player.events, player.unfed)
+        subject.terminate()
+        player.close()
+    assert loop.errors == 0, "a callback failed, see the log"
+    loop.close()
+    return found
+
+
+def replay_process(scenario: str, ports: tuple[int, int]) -> list[Difference]:
+    """Play one scenario to a process, which takes its time; return the differences.
+
+    `ports` are guestAgent's and guestServer's: replays that run at once have different ones.
+    """
+    recording = Recording(scenario)
+    loop = Loop()
+    with Root() as root:
+        root.agent_port, root.server_port = ports
+        root.write_ini("guestServer", "compute-0", _settings_of(recording))
+        player = Player(recording, loop, root, Process(root))
+        player.begin()
+        loop.call_later(recording.end - player.time, loop.stop)
+        loop.run()
+        found = compare(recording, player.events, player.unfed, slack=REAL_SLACK)
+        player.close()
+    assert loop.errors == 0, "a callback failed, see the log"
+    loop.close()
+    return found
