@@ -69,8 +69,11 @@ class Platform:
 
     def heartbeating(self) -> bool:
         """Whether guestAgent says so of every guest."""
-        answers = [self.vim.command.query_instance(uuid).body for uuid in self.guests]
-        return all(a and a["services"][0]["status"] == "enabled" for a in answers)
+        answers = [self.vim.command.query_instance(uuid) for uuid in self.guests]
+        return all(
+            answer.status == 200 and answer.body["services"][0]["status"] == "enabled"
+            for answer in answers
+        )
 
     def close(self) -> None:
         for guest in self.guests.values():
