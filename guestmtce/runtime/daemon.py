@@ -21,7 +21,7 @@ from guestmtce.core.errors import GuestError
 from guestmtce.runtime import files, options, process
 from guestmtce.runtime import log as logs
 from guestmtce.runtime.control import Answer, ControlServer, Handler
-from guestmtce.runtime.loop import Loop
+from guestmtce.runtime.loop import Loop, Timer
 from guestmtce.runtime.options import Options
 from guestmtce.runtime.pidfile import PidFile
 
@@ -225,6 +225,7 @@ class Daemon(Generic[S]):
         self._stopping = False
         self._pidfile = PidFile(self._run_path("pid"))
         self._control: ControlServer | None = None
+        self._dumping: Timer | None = None
         self._commands: dict[str, Handler] = {
             "status": lambda _request: self.status(),
             "dump": lambda _request: app.dump(),
@@ -318,14 +319,18 @@ class Daemon(Generic[S]):
         if len(lines) > _MAX_LOGGED_LINES:
             more = len(lines) - _MAX_LOGGED_LINES
             lines[_MAX_LOGGED_LINES:] = [f"and {more} lines more in the file"]
+        if self._dumping is not None:
+            self._dumping.cancel()
         self._log_dump(lines)
 
     def _log_dump(self, lines: list[str]) -> None:
         """Log a few lines at a time: syslog's queue holds ten, and we do not wait for it."""
         for line in lines[:_LINES_AT_ONCE]:
             log.info("dump: %s", line)
-        if len(lines) > _LINES_AT_ONCE:
-            self._loop.call_later(_LINES_PAUSE_SECS, self._log_dump, lines[_LINES_AT_ONCE:])
+        rest = lines[_LINES_AT_ONCE:]
+        self._dumping = (
+            self._loop.call_later(_LINES_PAUSE_SECS, self._log_dump, rest) if rest else None
+        )
 
     def _write(self, suffix: str, lines: Sequence[str]) -> None:
         path = self._run_path(suffix)

@@ -42,13 +42,15 @@ class HostsFile:
         version = _version(self._path)
         if version == self._version:
             return False
-        self._version = version
         before = self._names
         try:
             self._names = parse_hosts(files.read_text(self._path)) if version else {}
         except OSError as error:
+            # What is known stays, and the file is read again next time: without descriptors
+            # for a moment is no reason to be deaf for good.
             log.warning("cannot read %s: %s", self._path, error.strerror)
-            self._names = {}
+            return False
+        self._version = version
         return self._names != before
 
     def lookup(self, name: str) -> list[str]:

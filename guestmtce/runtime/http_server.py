@@ -37,6 +37,7 @@ ErrorHandler = Callable[[HttpError], Response]
 READ_BYTES = 64 * 1024
 ACCEPTS_PER_TURN = 32
 REQUESTS_PER_TURN = 16
+ANSWER_BYTES_PER_TURN = 64 * 1024
 BACKLOG = 128
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -265,8 +266,13 @@ class _Connection:
     def _advance(self) -> None:
         """Answer what has arrived, until the client has to read first, or to say more."""
         self._more = None
+        sent = 0
         for _ in range(REQUESTS_PER_TURN):
+            sent += len(self._output)
             if not self._flush():
+                break
+            if sent > ANSWER_BYTES_PER_TURN and not self._last_answer:
+                self._more = self._server.loop.call_soon(self._advance)
                 break
             if self._last_answer:
                 self._linger()

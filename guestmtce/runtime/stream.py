@@ -57,11 +57,14 @@ class Stream:
         self._max_buffer = max_buffer
         self._queue: deque[_Message] = deque()
         self._queued = 0
+        # Of these, bytes of messages that may be dropped and are not partly written.
+        self._droppable_bytes = 0
         # How much of the first message in the queue has gone out already.
         self._begun = 0
         self._finishing = False
         self._interest = 0
         self._ending: Timer | None = None
+        self._paused: Timer | None = None
         sock.setblocking(False)
         self._update_interest()
 
@@ -86,6 +89,7 @@ class Stream:
             return False
         self._queue.append(_Message(data, droppable))
         self._queued += len(data)
+        self._droppable_bytes += len(data) if droppable else 0
         if len(self._queue) > 1:
             return True
         failure = self._flush()
@@ -107,6 +111,16 @@ class Stream:
             self._ending = self._loop.call_soon(self._tell, "finished")
             self._release()
 
+    def pause(self, seconds: float) -> None:
+        """Read nothing for `seconds`: a peer that says too much waits, and nobody else does."""
+        if not (self.closed or self._finishing or self._paused):
+            self._paused = self._loop.call_later(seconds, self._resume)
+            self._update_interest()
+
+    def _resume(self) -> None:
+        self._paused = None
+        self._update_interest()
+
     def close(self) -> None:
         """Close now, without a callback; what is queued is lost. Closing twice does nothing."""
         if self._ending is not None:
@@ -119,24 +133,30 @@ class Stream:
         excess = self._queued + size - self._max_buffer
         if excess <= 0:
             return True
-        waiting = list(enumerate(self._queue))[1 if self._begun else 0 :]
-        candidates = [entry for entry in waiting if entry[1].droppable]
-        if not droppable:
-            candidates += [entry for entry in waiting if not entry[1].droppable]
-        doomed = set()
-        for index, message in candidates:
-            if excess <= 0:
-                break
-            doomed.add(index)
-            excess -= len(message.data)
-        if excess > 0:
+        begun = self._queue[0] if self._begun else None
+        kept = len(begun.data) - self._begun if begun else 0
+        if excess > (self._droppable_bytes if droppable else self._queued - kept):
             return False
-        self._queued -= sum(len(message.data) for index, message in waiting if index in doomed)
-        self._queue = deque(
-            message for index, message in enumerate(self._queue) if index not in doomed
-        )
-        self.dropped += len(doomed)
+        while excess > 0:
+            excess -= self._drop_oldest(1 if begun else 0)
         return True
+
+    def _drop_oldest(self, first: int) -> int:
+        """Drop the oldest droppable message from `first` on, else the oldest; return its size."""
+        index = first
+        if self._droppable_bytes:
+            index = next(
+                number
+                for number, message in enumerate(self._queue)
+                if number >= first and message.droppable
+            )
+        message = self._queue[index]
+        del self._queue[index]
+        size = len(message.data)
+        self._queued -= size
+        self._droppable_bytes -= size if message.droppable else 0
+        self.dropped += 1
+        return size
 
     def _ready(self, events: int) -> None:
         # Reading goes first: what the peer said before it went is worth more than our words.
@@ -166,18 +186,19 @@ class Stream:
     def _flush(self) -> str | None:
         """Send until the socket takes no more; return why the connection is over, or None."""
         while self._queue:
-            message = self._queue[0].data
+            message = self._queue[0]
             try:
-                rest = memoryview(message)[self._begun :] if self._begun else message
-                sent = self._socket.send(rest)
+                sent = self._socket.send(memoryview(message.data)[self._begun :])
             except BlockingIOError:
                 break
             except OSError as error:
                 return _reason(error)
+            if message.droppable and not self._begun:
+                self._droppable_bytes -= len(message.data)
             self.sent_bytes += sent
             self._queued -= sent
             self._begun += sent
-            if self._begun < len(message):
+            if self._begun < len(message.data):
                 break
             self._queue.popleft()
             self._begun = 0
@@ -185,7 +206,7 @@ class Stream:
         return None
 
     def _update_interest(self) -> None:
-        events = 0 if self._finishing else selectors.EVENT_READ
+        events = 0 if self._finishing or self._paused else selectors.EVENT_READ
         if self._queue:
             events |= selectors.EVENT_WRITE
         if events != self._interest:
@@ -200,8 +221,11 @@ class Stream:
         if self.closed:
             return
         self.closed = True
+        if self._paused is not None:
+            self._paused.cancel()
         self._queue.clear()
         self._queued = 0
+        self._droppable_bytes = 0
         self._begun = 0
         self._loop.unwatch(self._socket)
         self._socket.close()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guestmtce.runtime import hosts
+from guestmtce.runtime import files, hosts
 from guestmtce.runtime.hosts import HostsFile, interface_address, parse_hosts
 
 TEXT = """\
@@ -27,6 +28,13 @@ def path(tmp_path):
     file = tmp_path / "hosts"
     file.write_text(TEXT)
     return file
+
+
+def raising(error):
+    def fail(*_args):
+        raise error
+
+    return fail
 
 
 def test_addresses_come_in_the_files_order_and_once(path):
@@ -75,6 +83,19 @@ def test_a_file_that_appears_and_goes(tmp_path):
     path.unlink()
     assert file.reload_if_changed()
     assert file.lookup("controller") == []
+
+
+def test_a_read_that_fails_is_repeated_and_what_is_known_stays(path, monkeypatch):
+    """Without descriptors for a moment a daemon must not be deaf for good."""
+    hosts = HostsFile(str(path))
+    known = hosts.lookup("controller")
+    path.write_text(path.read_text() + "127.0.0.9 new\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "read_text", raising(OSError(errno.EMFILE, "no descriptors")))
+        assert not hosts.reload_if_changed()
+    assert hosts.lookup("controller") == known
+    assert hosts.reload_if_changed()
+    assert hosts.lookup("new") == ["127.0.0.9"]
 
 
 def test_a_fifo_in_its_place_does_not_block(tmp_path, caplog):

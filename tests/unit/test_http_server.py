@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from guestmtce.core.http1 import BODY_LIMIT, HEAD_LIMIT, HttpError, Request, Response
 from guestmtce.runtime import http_server
-from guestmtce.runtime.http_server import HttpServer, Limits
+from guestmtce.runtime.http_server import ANSWER_BYTES_PER_TURN, HttpServer, Limits
 from tests.simulation import SimulatedLoop
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -163,6 +163,21 @@ def test_pipelined_requests_are_answered_in_order(rig):
     data = b"".join(post(b"%d" % number) for number in range(100))
     client = rig.client().send(data)
     assert [answer.body for answer in client.answers()] == [b"%d" % n for n in range(100)]
+
+
+def test_long_answers_are_given_one_a_turn(rig):
+    """A client that pipelines expensive requests delays nobody: others have their turn between."""
+    served = []
+    long = bytes(2 * ANSWER_BYTES_PER_TURN)
+
+    def handler(request):
+        served.append(rig.loop.turns)
+        return Response(200, long)
+
+    rig.server.handler = handler
+    client = rig.client().send(GET * 8)
+    assert len(client.answers()) == 8
+    assert len(set(served)) == 8
 
 
 def test_a_request_in_single_bytes(rig):

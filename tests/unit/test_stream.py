@@ -418,3 +418,20 @@ def test_a_failure_leaves_no_descriptor_open(tmp_path):
         with pytest.raises(OSError, match=r"non-socket|No such file"):
             connect_unix(str(tmp_path), name)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_paused_stream_reads_later(peers):
+    """Nothing is lost by a pause; it is just not read before."""
+    peers.stream.pause(0.5)
+    peers.far.sendall(b"later")
+    peers.loop.advance(0.4)
+    assert not peers.data
+    peers.loop.advance(0.2)
+    assert peers.data == [b"later"]
+
+
+def test_a_stream_closed_in_its_pause_stays_closed(peers):
+    peers.stream.pause(0.5)
+    peers.stream.close()
+    peers.loop.advance(1)
+    assert peers.stream.closed
