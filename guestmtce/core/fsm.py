@@ -62,6 +62,11 @@ class InstanceFsm(Machine):
         """End of file or an error on the channel."""
         connect.closed(self)
 
+    @property
+    def flooding(self) -> bool:
+        """True if the guest says more than is listened to: let it wait (Bad input)."""
+        return self.instance.rate.excess > 0
+
     def received(self, data: bytes) -> None:
         """Bytes came from the guest, split anywhere."""
         clock = self.worker.clock

@@ -121,21 +121,28 @@ class Framer:
 
 
 class RateLimit:
-    """At most MESSAGES_PER_SECOND messages in each second from one guest."""
+    """At most `limit` of something in each `period` seconds; a guest's messages by default."""
 
-    __slots__ = ("_count", "_since")
+    __slots__ = ("_count", "_limit", "_period", "_since")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MESSAGES_PER_SECOND, period: float = 1.0) -> None:
+        self._limit = limit
+        self._period = period
         self._since = float("-inf")
         self._count = 0
 
+    @property
+    def excess(self) -> int:
+        """How many were over the limit in the present period, as far as it has come."""
+        return max(0, self._count - self._limit)
+
     def allows(self, now: float) -> bool:
-        """Count one message at `now` (seconds); False when it is over the limit."""
-        if now - self._since >= 1.0:
+        """Count one at `now` (seconds); False when it is over the limit."""
+        if now - self._since >= self._period:
             self._since = now
             self._count = 0
         self._count += 1
-        return self._count <= MESSAGES_PER_SECOND
+        return self._count <= self._limit
 
 
 def decode(line: bytes) -> GuestMessage:

@@ -12,6 +12,7 @@ import stat
 from typing import Any, Protocol
 
 from guestmtce.core.fsm import InstanceFsm
+from guestmtce.core.guest_protocol import RateLimit
 from guestmtce.core.instance import Instance, Worker
 from guestmtce.core.machine import TimerName
 from guestmtce.core.text import printable
@@ -25,6 +26,11 @@ log = logging.getLogger(__name__)
 # Of bad messages of one instance the first is logged, then every so many.
 BAD_MESSAGE_LOG_EVERY = 1000
 EXCERPT_LIMIT = 80
+# A guest can make us say something with each message; this is how much it may.
+LOG_LINES = 40
+LOG_PERIOD_SECS = 10.0
+# How long one that floods us has to wait after each read.
+FLOOD_PAUSE_SECS = 0.01
 _FAULTS = frozenset({Command.HEARTBEAT_LOSS, Command.HEARTBEAT_ILLHEALTH})
 
 
@@ -48,6 +54,7 @@ class Channel:
         "_bad_messages",
         "_directory",
         "_file",
+        "_lines",
         "_loop",
         "_owner",
         "_stream",
@@ -67,6 +74,7 @@ class Channel:
         self._stream: Stream | None = None
         self._timers: dict[TimerName, Timer] = {}
         self._bad_messages = 0
+        self._lines = RateLimit(LOG_LINES, LOG_PERIOD_SECS)
         # Device and inode of the file that we are connected to.
         self._file: tuple[int, int] | None = None
 
@@ -115,11 +123,14 @@ class Channel:
                 self.note("cannot connect: %s; trying again", error.strerror or error)
             self.fsm.connect_failed()
         else:
-            self._stream = Stream(
-                self._loop, sock, on_data=self.fsm.received, on_close=self._closed
-            )
+            self._stream = Stream(self._loop, sock, on_data=self._received, on_close=self._closed)
             log.debug("instance %s: connected", self.instance.uuid)
             self.fsm.connected()
+
+    def _received(self, data: bytes) -> None:
+        self.fsm.received(data)
+        if self.fsm.flooding and self._stream is not None:
+            self._stream.pause(FLOOD_PAUSE_SECS)
 
     def _closed(self, reason: str) -> None:
         self._stream = None
@@ -153,7 +164,8 @@ class Channel:
     def report(self, command: Command, members: dict[str, Any]) -> None:
         """Tell guestAgent, and the log."""
         level = logging.WARNING if command in _FAULTS else logging.INFO
-        log.log(level, "instance %s: %s", self.instance.uuid, _describe(command, members))
+        if self._may_log():
+            log.log(level, "instance %s: %s", self.instance.uuid, _describe(command, members))
         self._owner.report(command, members)
 
     def forget(self) -> None:
@@ -162,11 +174,21 @@ class Channel:
 
     def note(self, text: str, *args: object) -> None:
         """Put a line about this instance into the log."""
-        log.info("instance %s: " + text, self.instance.uuid, *args)  # noqa: G003 - a format, not a text
+        if self._may_log():
+            log.info("instance %s: " + text, self.instance.uuid, *args)  # noqa: G003 - a format, not a text
+
+    def _may_log(self) -> bool:
+        """Whether one more line about this instance is within its share of the log."""
+        left_out = self._lines.excess
+        if not self._lines.allows(self._loop.time()):
+            return False
+        if left_out and not self._lines.excess:
+            log.warning("instance %s: %d lines left out", self.instance.uuid, left_out)
+        return True
 
     def bad_message(self, reason: str, excerpt: bytes) -> None:
         """Log a refused message: the first, then every thousandth."""
-        if self._bad_messages % BAD_MESSAGE_LOG_EVERY == 0:
+        if self._bad_messages % BAD_MESSAGE_LOG_EVERY == 0 and self._may_log():
             log.warning(
                 "instance %s: bad message (%s; %d before): %s",
                 self.instance.uuid,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -9,6 +10,7 @@ import time
 
 import pytest
 
+from guestmtce.server import channel
 from tests.peers import wire
 from tests.peers.reactor import unix_connection
 from tests.unit.server_support import OTHER, UUID, Server, uuid_of
@@ -274,12 +276,41 @@ def test_a_flood_slows_nobody_else(server):
     line = wire.message("exit", 1, log_msg="")[1:]
     for _ in range(100):
         flooder.say_raw(line * 40)
-        server.loop.settle()
-    assert server.app.worker.stats.bad_messages["rate"] >= 3000
-    server.loop.advance(5)
+        server.loop.advance(0.01)
+    assert server.app.worker.stats.bad_messages["rate"] >= 2500
+    server.loop.advance(4)
     assert server.heartbeating(OTHER)
     assert other.types().count("challenge") >= 5
     assert server.app.worker.stats.misses == 0
+
+
+def test_a_guest_that_floods_waits_after_each_read(server):
+    """ "Nothing that a guest sends may ... slow ... the daemon": at most 100 reads a second."""
+    flooder = server.beating()
+    flooder.answers = False
+    before = server.loop.turns
+    for _ in range(100):
+        with contextlib.suppress(BlockingIOError):
+            flooder.connection.send(b"x\n" * 32768)
+        server.loop.advance(0.01)
+    assert server.loop.turns - before < 1000
+    assert server.app.worker.stats.bad_messages["rate"] > 100_000
+
+
+def test_a_guest_has_its_share_of_the_log(server, caplog):
+    """A guest that comes and goes with each message fills no log; what is left out is counted."""
+    caplog.set_level("INFO")
+    guest = server.beating()
+    for _ in range(200):
+        guest.say_init()
+        guest.say("exit", log_msg="")
+        server.loop.advance(0.01)
+    assert len(caplog.records) < 2 * channel.LOG_LINES
+    caplog.clear()
+    server.loop.advance(channel.LOG_PERIOD_SECS)
+    guest.say("exit", log_msg="")
+    server.loop.advance(0.01)
+    assert [record for record in caplog.records if "lines left out" in record.message]
 
 
 def test_a_shut_down_of_the_guests_sending_side_ends_the_connection(server):
