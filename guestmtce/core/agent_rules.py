@@ -122,6 +122,10 @@ class AgentRules:
         """Tell the VIM the instance's state; an alarm of a guest that heartbeats is stale."""
         if instance.heartbeating:
             self.queue.withdraw(instance.uuid, Kind.ALARM, reason="heartbeats")
+        instance.service_owed = not instance.service_share.allows(now)
+        if instance.service_owed:
+            self.dropped["flapping"] += 1
+            return
         self.events[Kind.SERVICE.value] += 1
         self.queue.put(instance.uuid, Kind.SERVICE, now)
 

@@ -73,7 +73,15 @@ def audit(rules: AgentRules, host: Host, now: float) -> None:
         return
     ask_vim(rules, host, now)
     rules.tell_host_reporting(host)
+    _pay_owed(rules, host, now)
     query(rules, host)
+
+
+def _pay_owed(rules: AgentRules, host: Host, now: float) -> None:
+    """Tell what guests are now that changed too often to be told each time."""
+    for instance in host.instances.values():
+        if instance.service_owed:
+            rules.report_service(instance, now)
 
 
 def ask_vim(rules: AgentRules, host: Host, now: float) -> None:

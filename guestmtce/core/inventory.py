@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from guestmtce.core.guest_protocol import RateLimit
 from guestmtce.core.text import clean
 from guestmtce.core.vim_messages import InstanceFacts
 from guestmtce.core.vocabulary import (
@@ -22,6 +23,9 @@ from guestmtce.core.vocabulary import (
 )
 
 _STORAGE = "storage"
+# A guest that comes and goes all the time may take so many `service` events of the VIM's time in
+# so many seconds; what it is then, the next audit of its host tells.
+SERVICE_SHARE = (20, 10.0)
 _NAME_LIMIT = 255
 
 
@@ -99,7 +103,8 @@ class Instance:
     """One instance. `reporting` is ours and the VIM's to set, the rest is its guestServer's.
 
     `told_at` is when the VIM last said where it is or whether it reports; `seen` and `absences`
-    belong to the audit; `ill_at` to the limit on ILLHEALTH.
+    belong to the audit; `ill_at` to the limit on ILLHEALTH; `service_share` and `service_owed` to
+    that on `service` events.
     """
 
     uuid: str
@@ -113,6 +118,8 @@ class Instance:
     absences: int = 0
     pending: PendingVote | None = None
     ill_at: dict[CorrectiveAction, float] = field(default_factory=dict)
+    service_share: RateLimit = field(default_factory=lambda: RateLimit(*SERVICE_SHARE))
+    service_owed: bool = False
 
     def facts(self) -> InstanceFacts:
         """Return what the VIM is told of it."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from guestmtce.core import agent_events, mtc_message
 from guestmtce.core.agent_rules import BURST
 from guestmtce.core.errors import PeerError, ProtocolError
+from guestmtce.core.inventory import SERVICE_SHARE
 from guestmtce.core.vim_queue import Ended, Kind
 from guestmtce.core.vocabulary import Command, CorrectiveAction
 from tests.unit.agent_support import HOST_0, HOST_1, TIMEOUTS, UUID, UUID_2, AgentRig
@@ -79,6 +80,25 @@ def test_stopped_updates_and_is_told(ready):
 def test_reporting_is_never_taken_from_an_event(ready, command):
     ready.info(command, reporting="disabled")
     assert ready.instance().reporting
+
+
+def test_a_guest_that_comes_and_goes_has_its_share_of_the_vim(ready):
+    """One thread serves the whole VIM: what is over the share, the next audit tells, as it is."""
+    limit, period = SERVICE_SHARE
+    ready.now += period
+    told = []
+    for _ in range(limit):
+        ready.running()
+        told += ready.deliver()
+        ready.stopped()
+        told += ready.deliver()
+    assert len(told) == limit
+    ready.running()
+    ready.now += period
+    ready.audit()
+    assert [kind for _key, kind, _detail in ready.deliver()] == [Kind.SERVICE]
+    ready.audit()
+    assert not ready.deliver()
 
 
 def test_loss_is_an_alarm_with_the_action_of_init(ready):
