@@ -42,6 +42,8 @@ _SEVERITIES = {
     logging.CRITICAL: 2,
 }
 _RECONNECT_SECS = 1.0
+SITE_LINES = 2000
+SITE_PERIOD_SECS = 10.0
 _THROTTLE_KEYS = 1024
 
 
@@ -70,6 +72,7 @@ def setup(
     formatter = LineFormatter(daemon, hostname)
     for handler in handlers:
         handler.setFormatter(formatter)
+        handler.addFilter(SiteLimit())
     logging.getLogger().handlers = handlers
     set_debug(debug)
     sys.excepthook = _log_uncaught
@@ -100,6 +103,9 @@ class LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without a time and without its end."""
         text = _text(record)
+        left_out = getattr(record, "left_out", 0)
+        if left_out:
+            text = f"{text} ({left_out} like this left out before)"
         if record.exc_info:
             trace = self.formatException(record.exc_info)
             text = " | ".join([text, *(part.strip() for part in trace.splitlines())])
@@ -137,6 +143,35 @@ def _bounded(line: bytes, room: int) -> bytes:
     if len(line) <= room:
         return line
     return line[:_HEAD_BYTES] + _CUT + line[_HEAD_BYTES + len(_CUT) - room :]
+
+
+class SiteLimit(logging.Filter):
+    """A bound on what one line of the program may log, whoever makes it speak.
+
+    SITE_LINES in each SITE_PERIOD_SECS: a thousand guests may be lost at once and each has its
+    line, a flood of datagrams fills no disk. What was left out is said with the next line from
+    there. Debug lines, which somebody has asked for, are not counted.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        # Since when, and how many lines since then, for each place in the program.
+        self._sites: dict[tuple[str, int], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is within the bound."""
+        record.left_out = 0
+        if record.levelno <= logging.DEBUG:
+            return True
+        site = record.pathname, record.lineno
+        now = self._clock()
+        since, count = self._sites.get(site, (now, 0))
+        if now - since >= SITE_PERIOD_SECS:
+            record.left_out = max(0, count - SITE_LINES)
+            since, count = now, 0
+        self._sites[site] = since, count + 1
+        return count < SITE_LINES
 
 
 class BoundedHandler(logging.Handler):

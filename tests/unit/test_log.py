@@ -14,7 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guestmtce.runtime import log as logs
-from guestmtce.runtime.log import LineFormatter, LogFile, SyslogHandler, Throttle
+from guestmtce.runtime.log import (
+    SITE_LINES,
+    SITE_PERIOD_SECS,
+    LineFormatter,
+    LogFile,
+    SiteLimit,
+    SyslogHandler,
+    Throttle,
+)
 from tests.simulation import Clock
 
 
@@ -425,3 +433,28 @@ def test_the_number_of_conditions_is_bounded_and_the_busiest_stay(keys):
         throttle.hit("busy")
     assert len(throttle._counts) <= 8
     assert throttle.forget("busy") == len(keys)
+
+
+# The bound on each place in the program
+
+
+def test_one_place_in_the_program_fills_no_disk():
+    """ "Repeating conditions are throttled": a flood has its bound, and is counted."""
+    clock = Clock()
+    limit = SiteLimit(clock)
+    passed = sum(limit.filter(record("x")) for _ in range(SITE_LINES + 500))
+    assert passed == SITE_LINES
+    other = record("y")
+    other.lineno = 99
+    assert limit.filter(other)
+    clock.now += SITE_PERIOD_SECS
+    later = record("x")
+    assert limit.filter(later)
+    line = LineFormatter("guestServer", "compute-0").format(later)
+    assert line.endswith("x (500 like this left out before)")
+
+
+def test_debug_lines_are_not_bounded():
+    limit = SiteLimit(Clock())
+    lines = [record("x", level=logging.DEBUG) for _ in range(SITE_LINES + 1)]
+    assert all(limit.filter(line) for line in lines)
