@@ -37,6 +37,8 @@ FLAG_LOG_SECS = 60.0
 # Decision 18: a burst of answers is cut into portions that fit the other's receive buffer.
 QUERY_PORTION = 100
 QUERY_PORTION_SECS = 0.01
+# Attempts to connect are at most 60 s apart, so this long without a failure means that it is over.
+STARVED_SECS = 90.0
 # Stalls closer together than this are one episode, logged once.
 STALL_EPISODE_SECS = 10.0
 
@@ -84,6 +86,7 @@ class GuestServer:
         self._timer: Timer | None = None
         self._unanswered: deque[str] = deque()
         self._stalled_at = float("-inf")
+        self._starved_at = float("-inf")
 
     def _path(self, path: str) -> str:
         return files.under(self._root, path)
@@ -176,6 +179,10 @@ class GuestServer:
         """Send an event of an instance to guestAgent."""
         self.link.send(command, members)
 
+    def out_of_descriptors(self) -> None:
+        """Show for a while that channels wait for a descriptor; they are tried again."""
+        self._starved_at = self._loop.time()
+
     def stalled(self, late: float) -> None:
         """Log that this host was behind, once per episode."""
         now = self._loop.time()
@@ -248,6 +255,8 @@ class GuestServer:
         found = list(self.link.problems)
         if not self._discovering:
             found.append("waiting for the platform: " + ", ".join(FLAG_FILES))
+        if self._loop.time() - self._starved_at < STARVED_SECS:
+            found.append("no descriptors left for some channels: raise the limit of open files")
         if self._loop.errors:
             found.append(f"{self._loop.errors} internal errors, see the log")
         return found

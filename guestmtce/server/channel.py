@@ -6,6 +6,7 @@ machines: what they decide is done here, what happens here is told to them.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -31,6 +32,7 @@ LOG_LINES = 40
 LOG_PERIOD_SECS = 10.0
 # How long one that floods us has to wait after each read.
 FLOOD_PAUSE_SECS = 0.01
+_NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 _FAULTS = frozenset({Command.HEARTBEAT_LOSS, Command.HEARTBEAT_ILLHEALTH})
 
 
@@ -42,6 +44,9 @@ class Owner(Protocol):
 
     def forget(self, uuid: str) -> object:
         """Drop an instance that has no file and that nobody named."""
+
+    def out_of_descriptors(self) -> object:
+        """Note that a channel could not be opened for want of a descriptor."""
 
     def stalled(self, late: float) -> object:
         """Log that our host was `late` seconds behind."""
@@ -119,6 +124,8 @@ class Channel:
             if not self._directory.lose(name):
                 self.fsm.connect_failed()
         except OSError as error:
+            if error.errno in _NO_DESCRIPTORS:
+                self._owner.out_of_descriptors()
             if self.fsm.connect_failures <= 1:
                 self.note("cannot connect: %s; trying again", error.strerror or error)
             self.fsm.connect_failed()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import socket
@@ -388,6 +389,23 @@ def test_storm_of_connected_channels_leaks_nothing(server):
     assert server.app.channels == {}
     assert descriptors() == before
     assert server.loop.errors == 0
+
+
+def test_a_want_of_descriptors_is_no_secret_and_passes(server, monkeypatch):
+    """`status` says that the daemon is degraded; the channel is tried again."""
+
+    def starve(_directory, _name):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(channel, "connect_unix", starve)
+        server.guest()
+        server.loop.advance(0.05)
+        assert any("descriptors" in problem for problem in server.app.problems())
+    server.loop.advance(1)
+    assert server.connected()
+    server.loop.advance(120)
+    assert not any("descriptors" in problem for problem in server.app.problems())
 
 
 def test_a_jump_of_the_wall_clock_changes_nothing(server, monkeypatch):
