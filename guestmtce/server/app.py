@@ -85,6 +85,7 @@ class GuestServer:
         self._waited = 0.0
         self._timer: Timer | None = None
         self._unanswered: deque[str] = deque()
+        self._asked_again = False
         self._stalled_at = float("-inf")
         self._starved_at = float("-inf")
 
@@ -221,10 +222,15 @@ class GuestServer:
             self.worker.reporting = reporting
 
     def _query(self, _message: MtcMessage) -> None:
-        """QRY_INST: one answer per known instance, in portions; a new query starts again."""
-        running = bool(self._unanswered)
-        self._unanswered = deque(self.channels)
-        if not running:
+        """QRY_INST: one answer per known instance, in portions.
+
+        Queries that come meanwhile get one round of answers more: beginning again at each
+        would never come to the end.
+        """
+        if self._unanswered:
+            self._asked_again = True
+        else:
+            self._unanswered.extend(self.channels)
             self._answer_query()
 
     def _answer_query(self) -> None:
@@ -232,6 +238,9 @@ class GuestServer:
             channel = self.channels.get(self._unanswered.popleft())
             if channel is not None:
                 self.link.send(Command.QRY_INST, channel.instance.information(self.hostname))
+        if not self._unanswered and self._asked_again:
+            self._asked_again = False
+            self._unanswered.extend(self.channels)
         if self._unanswered:
             self._loop.call_later(QUERY_PORTION_SECS, self._answer_query)
 

@@ -244,17 +244,17 @@ def test_a_query_is_answered_in_portions(server):
     assert [round(seen.at - first, 3) for seen in answers[::50]] == [0, 0, 0.01, 0.01, 0.02]
 
 
-def test_a_query_during_the_answers_starts_again(server):
+def test_queries_during_the_answers_get_one_round_more(server):
+    """A storm of queries cannot keep the answers from coming to an end."""
     server.start()
     for number in range(250):
         server.agent.provision(uuid_of(number))
-    server.agent.send("QRY_INST")
-    server.agent.send("QRY_INST")
+    for _ in range(5):
+        server.agent.send("QRY_INST")
     server.agent.delete(uuid_of(249))
     server.loop.advance(1)
     answers = [seen.body["uuid"] for seen in server.agent.take() if seen.name == "QRY_INST"]
-    assert answers[-249:] == [uuid_of(n) for n in range(249)]
-    assert len(answers) < 500
+    assert answers == 2 * [uuid_of(n) for n in range(249)]
     server.loop.advance(1)
     assert server.agent.take() == [], "it has come to an end"
 
