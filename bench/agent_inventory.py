@@ -18,13 +18,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from guestmtce.core import agent_commands, agent_events, audit, mtc_message
-from guestmtce.core.agent_rules import AgentRules
-from guestmtce.core.inventory import Host
-from guestmtce.core.text import encode_json
-from guestmtce.core.vim_commands import parse_command
-from guestmtce.core.vim_queue import Ended
-from guestmtce.core.vocabulary import Command
+from guestmtce.core.agent import audit, commands, events
+from guestmtce.core.agent.inventory import Host
+from guestmtce.core.agent.rules import AgentRules
+from guestmtce.core.agent.vim_commands import parse_command
+from guestmtce.core.agent.vim_queue import Ended
+from guestmtce.core.shared import mtc_message
+from guestmtce.core.shared.text import encode_json
+from guestmtce.core.shared.vocabulary import Command
 
 INSTANCES_PER_HOST = 50
 COMMANDS_PER_BATCH = 500
@@ -77,14 +78,14 @@ class Bench:
         """One command of the VIM, from its bytes to those of the answer."""
         body = json.dumps(members).encode() if members else b""
         command = parse_command(method, path, HEADERS, body)
-        encode_json(agent_commands.execute(self.rules, command, 1.0).members)
+        encode_json(commands.execute(self.rules, command, 1.0).members)
 
     def answer(self, uuid: str, command: Command = Command.QRY_INST) -> None:
         """One datagram of a guestServer, from its bytes on."""
         host = self.rules.inventory.instances[uuid].host
         members = {"hostname": host.hostname, "uuid": uuid, **INFO}
         data = mtc_message.encode_server_event(command, members)
-        agent_events.take_event(self.rules, host, mtc_message.decode(data), 1.0)
+        events.take_event(self.rules, host, mtc_message.decode(data), 1.0)
 
     def drain(self) -> None:
         """Let a VIM that takes everything have what is due."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bench._measure import microseconds, show
-from guestmtce.core import guest_protocol, mtc_message
-from guestmtce.core.instance import Instance
-from guestmtce.core.vocabulary import Command
+from guestmtce.core.server import guest_protocol
+from guestmtce.core.server.instance import Instance
+from guestmtce.core.shared import mtc_message
+from guestmtce.core.shared.vocabulary import Command
 from tests.peers import wire
 
 UUID = "8d80875b-fa73-4ccb-bce3-1cd4df104401"

@@ -6,9 +6,9 @@ import itertools
 from typing import Any
 
 from bench._measure import microseconds, show
-from guestmtce.core.fsm import InstanceFsm
-from guestmtce.core.instance import Instance, Worker
-from guestmtce.core.machine import TimerName
+from guestmtce.core.server.fsm import InstanceFsm
+from guestmtce.core.server.instance import Instance, Worker
+from guestmtce.core.server.machine import TimerName
 from tests.peers import wire
 
 UUID = "8d80875b-fa73-4ccb-bce3-1cd4df104401"

@@ -1,9 +1,9 @@
-"""Prints the state tables of guestServer: `python3 -m tests.states > guestmtce/core/STATES.md`."""
+"""Prints guestServer's state tables, for `guestmtce/core/server/STATES.md`."""
 
 from __future__ import annotations
 
-from guestmtce.core import connect, heartbeat, vote
-from guestmtce.core.machine import as_markdown
+from guestmtce.core.server import connect, heartbeat, vote
+from guestmtce.core.server.machine import as_markdown
 
 HEAD = """# The state tables of guestServer
 

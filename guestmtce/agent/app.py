@@ -17,15 +17,16 @@ from guestmtce.agent.metrics import build_registry
 from guestmtce.agent.mtc_link import MtcLink
 from guestmtce.agent.server_link import ServerLink
 from guestmtce.agent.vim_api import VimApi
-from guestmtce.core import agent_events, audit, config
-from guestmtce.core.agent_rules import BURST_SECS, AgentRules
-from guestmtce.core.config import AgentSettings, PlatformConf
-from guestmtce.core.errors import StartError
-from guestmtce.core.inventory import Host, count_heartbeating
-from guestmtce.core.mtc_message import MtcMessage
-from guestmtce.core.text import printable
-from guestmtce.core.vim_queue import Kind
-from guestmtce.core.vocabulary import Command, canonical_uuid
+from guestmtce.core.agent import audit, events
+from guestmtce.core.agent.inventory import Host, count_heartbeating
+from guestmtce.core.agent.rules import BURST_SECS, AgentRules
+from guestmtce.core.agent.vim_queue import Kind
+from guestmtce.core.shared import config
+from guestmtce.core.shared.config import AgentSettings, PlatformConf
+from guestmtce.core.shared.errors import StartError
+from guestmtce.core.shared.mtc_message import MtcMessage
+from guestmtce.core.shared.text import printable
+from guestmtce.core.shared.vocabulary import Command, canonical_uuid
 from guestmtce.runtime import files
 from guestmtce.runtime.address import is_loopback
 from guestmtce.runtime.control import Handler
@@ -161,12 +162,12 @@ class GuestAgent:
         return self.server_link.receiver.send(data, destination, self.own.local)
 
     def _take_event(self, host: Host, message: MtcMessage) -> None:
-        agent_events.take_event(self.rules, host, message, self._loop.time())
+        events.take_event(self.rules, host, message, self._loop.time())
         self._settle()
 
     def _take_mtc_command(self, message: MtcMessage) -> None:
         now = self._loop.time()
-        news = agent_events.take_mtc_command(self.rules, message, now)
+        news = events.take_mtc_command(self.rules, message, now)
         for hostname in news.went:
             log.info("host %s is gone", printable(hostname))
             self.schedule.remove(hostname)

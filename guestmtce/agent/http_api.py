@@ -1,6 +1,6 @@
 """The HTTP side of the VIM's commands: requests in, JSON answers out (vim.md, "Commands").
 
-Replaces guestHttpSvr. `core.vim_messages` reads a request, `core.agent_commands` does it.
+Replaces guestHttpSvr. `core.agent.vim_messages` reads a request, `core.agent.commands` does it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from guestmtce.core import agent_commands, vim_commands, vim_messages
-from guestmtce.core.agent_rules import AgentRules
-from guestmtce.core.http1 import HttpError, Request, Response
-from guestmtce.core.text import encode_json, printable
-from guestmtce.core.vim_commands import Action, CommandError, Reason
+from guestmtce.core.agent import commands, vim_commands, vim_messages
+from guestmtce.core.agent.rules import AgentRules
+from guestmtce.core.agent.vim_commands import Action, CommandError, Reason
+from guestmtce.core.shared.http1 import HttpError, Request, Response
+from guestmtce.core.shared.text import encode_json, printable
 from guestmtce.runtime import metrics
 from guestmtce.runtime.log import Throttle
 from guestmtce.runtime.loop import Loop
@@ -78,13 +78,13 @@ class HttpApi:
         return response
 
     def not_a_request(self, error: HttpError) -> Response:
-        """Answer what `core.http1` refused."""
+        """Answer what `core.shared.http1` refused."""
         self.results["unknown", str(error.status)] += 1
         return _failure(error.status, _HTTP_REASONS.get(error.status, Reason.PARSE_ERROR), {})
 
     def _execute(self, command: vim_commands.Command) -> Response:
         try:
-            answer = agent_commands.execute(self._rules, command, self._loop.time())
+            answer = commands.execute(self._rules, command, self._loop.time())
         finally:
             # Even a refused command may have asked mtcAgent, or woken the queue.
             self._on_command()

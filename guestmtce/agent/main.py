@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from guestmtce.agent.app import GuestAgent
-from guestmtce.core import config
-from guestmtce.core.config import AgentSettings
+from guestmtce.core.shared import config
+from guestmtce.core.shared.config import AgentSettings
 from guestmtce.runtime import files
 from guestmtce.runtime.daemon import Configuration, run_daemon
 from guestmtce.runtime.loop import Loop

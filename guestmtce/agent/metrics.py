@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from guestmtce.core.inventory import count_heartbeating
+from guestmtce.core.agent.inventory import count_heartbeating
 from guestmtce.runtime.loop import Loop
 from guestmtce.runtime.metrics import Registry
 

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Callable
 
 from guestmtce.agent.addresses import OwnAddresses, Receiver
-from guestmtce.core import mtc_message
-from guestmtce.core.config import AgentSettings
-from guestmtce.core.errors import PeerError, ProtocolError
-from guestmtce.core.mtc_message import MtcMessage
-from guestmtce.core.vocabulary import Command
+from guestmtce.core.shared import mtc_message
+from guestmtce.core.shared.config import AgentSettings
+from guestmtce.core.shared.errors import PeerError, ProtocolError
+from guestmtce.core.shared.mtc_message import MtcMessage
+from guestmtce.core.shared.vocabulary import Command
 from guestmtce.runtime.log import Throttle
 from guestmtce.runtime.loop import Loop
 

@@ -1,6 +1,6 @@
 """guestAgent's end of the UDP link to the guestServers (server-agent.md).
 
-Decides who is believed and where commands go. What a message does is `core.agent_events`.
+Decides who is believed and where commands go. What a message does is `core.agent.events`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 from guestmtce.agent.addresses import OwnAddresses, Receiver
-from guestmtce.core import mtc_message
-from guestmtce.core.config import AgentSettings
-from guestmtce.core.errors import PeerError
-from guestmtce.core.inventory import Host, Inventory
-from guestmtce.core.mtc_message import MtcMessage
-from guestmtce.core.text import printable
-from guestmtce.core.vocabulary import Command
+from guestmtce.core.agent.inventory import Host, Inventory
+from guestmtce.core.shared import mtc_message
+from guestmtce.core.shared.config import AgentSettings
+from guestmtce.core.shared.errors import PeerError
+from guestmtce.core.shared.mtc_message import MtcMessage
+from guestmtce.core.shared.text import printable
+from guestmtce.core.shared.vocabulary import Command
 from guestmtce.runtime.log import Throttle
 from guestmtce.runtime.loop import Loop
 

@@ -1,6 +1,6 @@
 """Tells and asks the VIM what the queue says is due (vim.md, "Events").
 
-Replaces guestVimApi and guestHttpUtil. The rules of delivery are `core.vim_queue`'s; here
+Replaces guestVimApi and guestHttpUtil. The rules of delivery are `core.agent.vim_queue`'s; here
 requests are built, written and judged.
 """
 
@@ -10,12 +10,12 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 
-from guestmtce.core import agent_events, vim_messages
-from guestmtce.core.agent_rules import AgentRules
-from guestmtce.core.errors import PeerError
-from guestmtce.core.http1 import encode_request, host_header
-from guestmtce.core.text import printable
-from guestmtce.core.vim_queue import Delivery, Ended, Kind
+from guestmtce.core.agent import events, vim_messages
+from guestmtce.core.agent.rules import AgentRules
+from guestmtce.core.agent.vim_queue import Delivery, Ended, Kind
+from guestmtce.core.shared.errors import PeerError
+from guestmtce.core.shared.http1 import encode_request, host_header
+from guestmtce.core.shared.text import printable
 from guestmtce.runtime.http_client import RESET, TIMEOUT, Exchange, Outcome
 from guestmtce.runtime.log import Throttle
 from guestmtce.runtime.loop import Loop, Timer
@@ -162,9 +162,9 @@ class VimApi:
         kind, host_uuid = delivery.event.kind, delivery.event.detail
         try:
             if kind is Kind.HOST_STATE:
-                agent_events.learn_host_state(self._rules, host_uuid, body)
+                events.learn_host_state(self._rules, host_uuid, body)
             elif kind is Kind.INSTANCES:
-                agent_events.learn_instances(self._rules, host_uuid, body, delivery.started, now)
+                events.learn_instances(self._rules, host_uuid, body, delivery.started, now)
         except PeerError as error:
             self._rules.dropped["bad_answer"] += 1
             if self._throttle.hit((kind, error.reason)) is not None:

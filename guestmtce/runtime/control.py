@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from guestmtce.core.errors import PeerError
+from guestmtce.core.shared.errors import PeerError
 from guestmtce.runtime import files, unix
 from guestmtce.runtime.loop import Loop
 from guestmtce.runtime.stream import Stream

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from guestmtce import __version__
-from guestmtce.core.errors import GuestError
+from guestmtce.core.shared.errors import GuestError
 from guestmtce.runtime import files, options, process
 from guestmtce.runtime import log as logs
 from guestmtce.runtime.control import Answer, ControlServer, Handler

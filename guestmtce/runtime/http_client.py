@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 from typing import NamedTuple
 
-from guestmtce.core.http1 import HttpError, ResponseParser
+from guestmtce.core.shared.http1 import HttpError, ResponseParser
 from guestmtce.runtime import address as addresses
 from guestmtce.runtime.loop import Loop
 

@@ -1,9 +1,9 @@
 """An HTTP server on the loop: many connections, none of which can hold up another (vim.md).
 
-Replaces libevent's evhttp. Only moves bytes: `core.http1` finds the requests, `handler` answers
-them, and answers at once. Each connection is bounded in time (a deadline for a request, for an
-answer to be read, for idleness) and in space (one request at a time, read no further while its
-answer waits to be sent).
+Replaces libevent's evhttp. Only moves bytes: `core.shared.http1` finds the requests, `handler`
+answers them, and answers at once. Each connection is bounded in time (a deadline for a request,
+for an answer to be read, for idleness) and in space (one request at a time, read no further while
+its answer waits to be sent).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
-from guestmtce.core.http1 import (
+from guestmtce.core.shared.http1 import (
     CONTINUE,
     HttpError,
     Request,

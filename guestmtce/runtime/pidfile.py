@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 
-from guestmtce.core.errors import StartError
+from guestmtce.core.shared.errors import StartError
 from guestmtce.runtime import files
 
 _MAX_PID_TEXT = 32

@@ -12,12 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from guestmtce.core import mtc_message
-from guestmtce.core.config import ServerSettings
-from guestmtce.core.errors import PeerError, ProtocolError, StartError
-from guestmtce.core.mtc_message import MtcMessage
-from guestmtce.core.text import printable
-from guestmtce.core.vocabulary import Command
+from guestmtce.core.shared import mtc_message
+from guestmtce.core.shared.config import ServerSettings
+from guestmtce.core.shared.errors import PeerError, ProtocolError, StartError
+from guestmtce.core.shared.mtc_message import MtcMessage
+from guestmtce.core.shared.text import printable
+from guestmtce.core.shared.vocabulary import Command
 from guestmtce.runtime.datagram import DatagramSocket
 from guestmtce.runtime.hosts import HostsFile
 from guestmtce.runtime.log import Throttle

@@ -13,13 +13,18 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from guestmtce.core import config
-from guestmtce.core.config import PlatformConf, ServerSettings
-from guestmtce.core.errors import PeerError
-from guestmtce.core.guest_protocol import CHALLENGE_LIMIT
-from guestmtce.core.instance import Ignored, Worker
-from guestmtce.core.mtc_message import MtcMessage
-from guestmtce.core.vocabulary import HEARTBEAT_SERVICE, Command, Notification, canonical_uuid
+from guestmtce.core.server.guest_protocol import CHALLENGE_LIMIT
+from guestmtce.core.server.instance import Ignored, Worker
+from guestmtce.core.shared import config
+from guestmtce.core.shared.config import PlatformConf, ServerSettings
+from guestmtce.core.shared.errors import PeerError
+from guestmtce.core.shared.mtc_message import MtcMessage
+from guestmtce.core.shared.vocabulary import (
+    HEARTBEAT_SERVICE,
+    Command,
+    Notification,
+    canonical_uuid,
+)
 from guestmtce.runtime import files
 from guestmtce.runtime.control import Handler
 from guestmtce.runtime.hosts import HostsFile

@@ -12,12 +12,12 @@ import os
 import stat
 from typing import Any, Protocol
 
-from guestmtce.core.fsm import InstanceFsm
-from guestmtce.core.guest_protocol import RateLimit
-from guestmtce.core.instance import Instance, Worker
-from guestmtce.core.machine import TimerName
-from guestmtce.core.text import printable
-from guestmtce.core.vocabulary import Command
+from guestmtce.core.server.fsm import InstanceFsm
+from guestmtce.core.server.instance import Instance, Worker
+from guestmtce.core.server.machine import TimerName
+from guestmtce.core.shared.limits import RateLimit
+from guestmtce.core.shared.text import printable
+from guestmtce.core.shared.vocabulary import Command
 from guestmtce.runtime.loop import Loop, Timer
 from guestmtce.runtime.stream import Stream, connect_unix
 from guestmtce.server.virtio import ChannelDirectory

@@ -6,8 +6,8 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from guestmtce.core import config
-from guestmtce.core.config import ServerSettings
+from guestmtce.core.shared import config
+from guestmtce.core.shared.config import ServerSettings
 from guestmtce.runtime import files
 from guestmtce.runtime.daemon import Configuration, run_daemon
 from guestmtce.runtime.loop import Loop

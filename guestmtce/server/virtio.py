@@ -14,8 +14,8 @@ import selectors
 import stat
 from typing import NamedTuple, Protocol
 
-from guestmtce.core.text import printable
-from guestmtce.core.vocabulary import canonical_uuid
+from guestmtce.core.shared.text import printable
+from guestmtce.core.shared.vocabulary import canonical_uuid
 from guestmtce.runtime import inotify
 from guestmtce.runtime.loop import Loop, Timer
 

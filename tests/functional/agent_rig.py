@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from guestmtce.agent.app import GuestAgent
-from guestmtce.core.config import AgentSettings, PlatformConf
+from guestmtce.core.shared.config import AgentSettings, PlatformConf
 from guestmtce.runtime.datagram import DatagramSocket
 from tests.peers import wire
 from tests.peers.root import COMPUTE_0, COMPUTE_1, CONTROLLER, CONTROLLER_0, free_ports

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
-from guestmtce.core.vim_messages import action_body, guest_answer
-from guestmtce.core.vocabulary import Event, Notification
+from guestmtce.core.agent.vim_messages import action_body, guest_answer
+from guestmtce.core.shared.vocabulary import Event, Notification
 from tests.functional import agent_replay
 from tests.functional.agent_replay import Difference, Recording, compare, play
 

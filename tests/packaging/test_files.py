@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from guestmtce.core.config import AgentSettings, ServerSettings
+from guestmtce.core.shared.config import AgentSettings, ServerSettings
 from tests.packaging.support import SHELL_SCRIPTS, Host, call, must, need, write_script
 from tests.peers.root import REPOSITORY
 

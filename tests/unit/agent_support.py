@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from guestmtce.core import agent_commands, agent_events, audit
-from guestmtce.core.agent_rules import AgentRules
-from guestmtce.core.inventory import Host, Instance
-from guestmtce.core.mtc_message import MTC_SIGNATURE, MtcMessage
-from guestmtce.core.vim_commands import CommandError, parse_command
-from guestmtce.core.vim_queue import Delivery, Ended, Kind
-from guestmtce.core.vocabulary import Command
+from guestmtce.core.agent import audit, commands, events
+from guestmtce.core.agent.inventory import Host, Instance
+from guestmtce.core.agent.rules import AgentRules
+from guestmtce.core.agent.vim_commands import CommandError, parse_command
+from guestmtce.core.agent.vim_queue import Delivery, Ended, Kind
+from guestmtce.core.shared.mtc_message import MTC_SIGNATURE, MtcMessage
+from guestmtce.core.shared.vocabulary import Command
 
 HOST_0 = "8aee436e-d564-459e-a0d8-26c447920000"
 HOST_1 = "8aee436e-d564-459e-a0d8-26c447921111"
@@ -70,9 +70,9 @@ class AgentRig:
         calls, self.port.calls = self.port.calls, []
         return calls
 
-    def mtc(self, command: Command = Command.ADD_HOST, **members: Any) -> agent_events.HostNews:
+    def mtc(self, command: Command = Command.ADD_HOST, **members: Any) -> events.HostNews:
         message = MtcMessage(command, MTC_SIGNATURE, members)
-        return agent_events.take_mtc_command(self.rules, message, self.now)
+        return events.take_mtc_command(self.rules, message, self.now)
 
     def add_host(self, hostname: str = "compute-0", uuid: str = HOST_0) -> Host:
         self.mtc(hostname=hostname, uuid=uuid, ip="127.0.0.2", personality="worker")
@@ -80,7 +80,7 @@ class AgentRig:
 
     def event(self, command: Command, hostname: str = "compute-0", **members: Any) -> None:
         message = MtcMessage(command, members={"hostname": hostname, "uuid": UUID, **members})
-        agent_events.take_event(self.rules, self.host(hostname), message, self.now)
+        events.take_event(self.rules, self.host(hostname), message, self.now)
 
     def info(
         self,
@@ -113,7 +113,7 @@ class AgentRig:
         """A command of the VIM; an error comes back as its status and reason."""
         try:
             command = parse_command(method, path, {"user-agent": "vim/1.0"}, body)
-            return tuple(agent_commands.execute(self.rules, command, self.now))
+            return tuple(commands.execute(self.rules, command, self.now))
         except CommandError as error:
             return error.status, {"status": "fail", "reason": error.answer}
 

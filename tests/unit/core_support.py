@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from guestmtce.core.fsm import InstanceFsm
-from guestmtce.core.guest_protocol import MESSAGE_LIMIT
-from guestmtce.core.instance import Instance, Worker
-from guestmtce.core.machine import TimerName
-from guestmtce.core.vocabulary import Command, Event, Notification
+from guestmtce.core.server.fsm import InstanceFsm
+from guestmtce.core.server.guest_protocol import MESSAGE_LIMIT
+from guestmtce.core.server.instance import Instance, Worker
+from guestmtce.core.server.machine import TimerName
+from guestmtce.core.shared.vocabulary import Command, Event, Notification
 
 UUID = "8d80875b-fa73-4ccb-bce3-1cd4df104401"
 HOSTNAME = "compute-0"

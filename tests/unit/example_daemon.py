@@ -13,7 +13,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from guestmtce.core.errors import PeerError, StartError
+from guestmtce.core.shared.errors import PeerError, StartError
 from guestmtce.runtime import files
 from guestmtce.runtime.daemon import Configuration, run_daemon
 

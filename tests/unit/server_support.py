@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from guestmtce.core.config import PlatformConf, ServerSettings
+from guestmtce.core.shared.config import PlatformConf, ServerSettings
 from guestmtce.server.app import GuestServer
 from tests.peers import wire
 from tests.peers.reactor import unix_listener

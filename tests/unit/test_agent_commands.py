@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from guestmtce.core.vim_queue import Ended, Kind
-from guestmtce.core.vocabulary import Command, Event
+from guestmtce.core.agent.vim_queue import Ended, Kind
+from guestmtce.core.shared.vocabulary import Command, Event
 from tests.unit.agent_support import HOST_0, HOST_1, UUID, UUID_2, AgentRig
 
 HOST = f"/v1/hosts/{HOST_0}"

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guestmtce.core import agent_events, mtc_message
-from guestmtce.core.agent_rules import BURST
-from guestmtce.core.errors import PeerError, ProtocolError
-from guestmtce.core.inventory import SERVICE_SHARE
-from guestmtce.core.vim_queue import Ended, Kind
-from guestmtce.core.vocabulary import Command, CorrectiveAction
+from guestmtce.core.agent import events
+from guestmtce.core.agent.inventory import SERVICE_SHARE
+from guestmtce.core.agent.rules import BURST
+from guestmtce.core.agent.vim_queue import Ended, Kind
+from guestmtce.core.shared import mtc_message
+from guestmtce.core.shared.errors import PeerError, ProtocolError
+from guestmtce.core.shared.vocabulary import Command, CorrectiveAction
 from tests.unit.agent_support import HOST_0, HOST_1, TIMEOUTS, UUID, UUID_2, AgentRig
 
 INSTANCE = f"/v1/instances/{UUID}"
@@ -502,7 +503,7 @@ def instances(*entries: tuple[str, str]) -> bytes:
 
 def test_the_state_of_a_host_is_learned_and_passed_on(rig):
     rig.add_host()
-    agent_events.learn_host_state(rig.rules, HOST_0, host_state("enabled"))
+    events.learn_host_state(rig.rules, HOST_0, host_state("enabled"))
     assert rig.host().reporting is True
     assert rig.sent() == [("compute-0", "MOD_HOST", HOST_0, "enabled")]
 
@@ -511,17 +512,17 @@ def test_a_command_is_newer_than_the_answer_to_an_earlier_question(rig):
     rig.add_host()
     rig.rules.set_host_reporting(rig.host(), True)
     rig.sent()
-    agent_events.learn_host_state(rig.rules, HOST_0, host_state("disabled"))
+    events.learn_host_state(rig.rules, HOST_0, host_state("disabled"))
     assert rig.host().reporting is True
     assert rig.sent() == []
 
 
 def test_instances_are_learned_added_and_queried_at_once(rig):
     rig.add_host()
-    agent_events.learn_host_state(rig.rules, HOST_0, host_state("enabled"))
+    events.learn_host_state(rig.rules, HOST_0, host_state("enabled"))
     rig.sent()
     body = instances((UUID, "enabled"), (UUID_2, "disabled"), ("none", "enabled"))
-    agent_events.learn_instances(rig.rules, HOST_0, body, rig.now, rig.now)
+    events.learn_instances(rig.rules, HOST_0, body, rig.now, rig.now)
     assert rig.sent() == [
         ("compute-0", "ADD_INST", UUID, "heartbeat", "enabled"),
         ("compute-0", "ADD_INST", UUID_2, "heartbeat", "disabled"),
@@ -533,8 +534,8 @@ def test_instances_are_learned_added_and_queried_at_once(rig):
 
 def test_instances_of_a_host_that_does_not_report_are_not_queried(rig):
     rig.add_host()
-    agent_events.learn_host_state(rig.rules, HOST_0, host_state("disabled"))
-    agent_events.learn_instances(rig.rules, HOST_0, instances((UUID, "enabled")), 0, rig.now)
+    events.learn_host_state(rig.rules, HOST_0, host_state("disabled"))
+    events.learn_instances(rig.rules, HOST_0, instances((UUID, "enabled")), 0, rig.now)
     assert [call[1] for call in rig.sent()] == ["MOD_HOST", "ADD_INST"]
 
 
@@ -544,7 +545,7 @@ def test_what_the_vim_said_after_the_question_is_newer_than_its_answer(ready):
     ready.now += 1
     ready.rules.set_reporting(ready.instance(), False, ready.now)
     body = instances((UUID, "enabled"))
-    agent_events.learn_instances(ready.rules, HOST_0, body, asked, ready.now + 1)
+    events.learn_instances(ready.rules, HOST_0, body, asked, ready.now + 1)
     assert not ready.instance().reporting
 
 
@@ -552,7 +553,7 @@ def test_what_it_said_before_is_older(ready):
     ready.host().got_instances = False
     ready.now += 1
     body = instances((UUID, "disabled"))
-    agent_events.learn_instances(ready.rules, HOST_0, body, ready.now, ready.now)
+    events.learn_instances(ready.rules, HOST_0, body, ready.now, ready.now)
     assert not ready.instance().reporting
     assert ("compute-0", "MOD_INST", UUID, "heartbeat", "disabled") in ready.sent()
 
@@ -561,7 +562,7 @@ def test_an_instance_that_the_vim_names_on_another_host_is_moved(ready):
     ready.add_host("compute-1", HOST_1)
     ready.now += 1
     body = instances((UUID, "enabled"))
-    agent_events.learn_instances(ready.rules, HOST_1, body, ready.now, ready.now)
+    events.learn_instances(ready.rules, HOST_1, body, ready.now, ready.now)
     assert ready.instance().host.hostname == "compute-1"
     assert [call[:2] for call in ready.sent()][:2] == [
         ("compute-0", "DEL_INST"),
@@ -573,16 +574,16 @@ def test_an_instance_that_the_vim_names_on_another_host_is_moved(ready):
 def test_no_answer_is_learned_from_rubbish(rig, body):
     rig.add_host()
     with pytest.raises(PeerError):
-        agent_events.learn_host_state(rig.rules, HOST_0, body)
+        events.learn_host_state(rig.rules, HOST_0, body)
     with pytest.raises(PeerError):
-        agent_events.learn_instances(rig.rules, HOST_0, body, 0, 0)
+        events.learn_instances(rig.rules, HOST_0, body, 0, 0)
     assert rig.host().reporting is None
     assert not rig.host().got_instances
 
 
 def test_answers_about_a_host_that_has_gone_are_ignored(rig):
-    agent_events.learn_host_state(rig.rules, HOST_0, host_state("enabled"))
-    agent_events.learn_instances(rig.rules, HOST_0, instances((UUID, "enabled")), 0, 0)
+    events.learn_host_state(rig.rules, HOST_0, host_state("enabled"))
+    events.learn_instances(rig.rules, HOST_0, instances((UUID, "enabled")), 0, 0)
     assert rig.sent() == []
 
 
@@ -616,9 +617,9 @@ def test_whatever_a_peer_says_is_acted_upon_or_refused(said):
         message = mtc_message.MtcMessage(command, members=members)
         host = next(iter(rig.rules.inventory.hosts.values()), None)
         try:
-            agent_events.take_mtc_command(rig.rules, message, rig.now)
+            events.take_mtc_command(rig.rules, message, rig.now)
             if host is not None and host.uuid in rig.rules.inventory.hosts:
-                agent_events.take_event(rig.rules, host, message, rig.now)
+                events.take_event(rig.rules, host, message, rig.now)
         except PeerError:
             pass
         rig.now += 1

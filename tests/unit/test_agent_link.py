@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from guestmtce.core.errors import StartError
+from guestmtce.core.shared.errors import StartError
 from tests.peers import wire
 from tests.peers.root import COMPUTE_0, CONTROLLER, CONTROLLER_0
 from tests.unit.server_support import HOSTS, OTHER, UUID, Agent, Server, uuid_of

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from guestmtce.core import agent_events
-from guestmtce.core.audit import PERIOD_SECS, START_SECS, Schedule
-from guestmtce.core.vim_queue import Kind
-from guestmtce.core.vocabulary import Command
+from guestmtce.core.agent import events
+from guestmtce.core.agent.audit import PERIOD_SECS, START_SECS, Schedule
+from guestmtce.core.agent.vim_queue import Kind
+from guestmtce.core.shared.vocabulary import Command
 from tests.unit.agent_support import HOST_0, UUID, AgentRig
 
 QUERY = [("compute-0", "MOD_HOST", HOST_0, "enabled"), ("compute-0", "QRY_INST")]
@@ -160,7 +160,7 @@ def test_after_a_restart_one_service_event_per_instance_and_no_alarm():
     """Swact: a fresh agent rebuilds everything with no spurious event (decision 20)."""
     rig = AgentRig()
     rig.add_host()
-    agent_events.learn_host_state(rig.rules, HOST_0, b'{"state":"enabled"}')
+    events.learn_host_state(rig.rules, HOST_0, b'{"state":"enabled"}')
     uuids = [f"8d80875b-fa73-4ccb-bce3-{number:012d}" for number in range(20)]
     entries = ",".join(
         f'{{"uuid":"{uuid}","services":[{{"service":"heartbeat","state":"enabled"}}]}}'
@@ -168,7 +168,7 @@ def test_after_a_restart_one_service_event_per_instance_and_no_alarm():
     )
     body = f'{{"instances":[{entries}]}}'.encode()
     rig.deliver()
-    agent_events.learn_instances(rig.rules, HOST_0, body, rig.now, rig.now)
+    events.learn_instances(rig.rules, HOST_0, body, rig.now, rig.now)
     assert rig.sent()[-1] == ("compute-0", "QRY_INST")
     for _ in range(2):
         for number, uuid in enumerate(uuids):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from guestmtce.core.machine import HeartbeatState
+from guestmtce.core.server.machine import HeartbeatState
 from tests.unit.core_support import Rig, action_response, answer, as_line, init, leaving, message
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from guestmtce.core import config
-from guestmtce.core.config import (
+from guestmtce.core.shared import config
+from guestmtce.core.shared.config import (
     AGENT_INI,
     MTC_CONF,
     NFV_CONF,
@@ -24,7 +24,7 @@ from guestmtce.core.config import (
     load_server,
     parse_platform_conf,
 )
-from guestmtce.core.errors import ConfigError
+from guestmtce.core.shared.errors import ConfigError
 
 PATH = SERVER_INI
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from guestmtce.core.machine import TimerName
+from guestmtce.core.server.machine import TimerName
 from tests.unit.core_support import STOPPED, VOTE_NOTIFY, Rig, action_response, init, leaving
 
 

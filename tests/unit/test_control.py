@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from guestmtce.core.errors import PeerError
+from guestmtce.core.shared.errors import PeerError
 from guestmtce.runtime import control, unix
 from guestmtce.runtime.control import ControlServer
 from guestmtce.runtime.loop import Loop

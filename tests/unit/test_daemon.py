@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from guestmtce.core.errors import StartError
+from guestmtce.core.shared.errors import StartError
 from guestmtce.runtime import control, files, options
 from guestmtce.runtime.options import split_legacy
 from guestmtce.runtime.pidfile import PidFile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from guestmtce.core.machine import HeartbeatState, TimerName
+from guestmtce.core.server.machine import HeartbeatState, TimerName
 from tests.unit.core_support import LOSS, STOPPED, VOTE_NOTIFY, Rig, action_response, init, leaving
 
 WAITING_INIT = HeartbeatState.WAITING_INIT

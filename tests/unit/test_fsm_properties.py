@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from guestmtce.core import guest_protocol
-from guestmtce.core.errors import ProtocolError
-from guestmtce.core.guest_protocol import Framer, Terms
-from guestmtce.core.machine import ConnectState, HeartbeatState, TimerName, VoteState
-from guestmtce.core.vocabulary import Command, CorrectiveAction, Event, Notification, VoteResult
+from guestmtce.core.server import guest_protocol
+from guestmtce.core.server.guest_protocol import Framer, Terms
+from guestmtce.core.server.machine import ConnectState, HeartbeatState, TimerName, VoteState
+from guestmtce.core.shared.errors import ProtocolError
+from guestmtce.core.shared.vocabulary import (
+    Command,
+    CorrectiveAction,
+    Event,
+    Notification,
+    VoteResult,
+)
 from tests.unit.core_support import (
     ILLHEALTH,
     LOSS,
@@ -293,12 +299,7 @@ class Lifetime(RuleBasedStateMachine):
         assert self.port.votes_reported == ended - self.superseded - votes["deleted"]
 
 
-Lifetime.TestCase.settings = settings(
-    max_examples=120,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+Lifetime.TestCase.settings = settings(max_examples=120, stateful_step_count=40)
 TestLifetime = Lifetime.TestCase
 
 
@@ -333,7 +334,7 @@ def babble(draw: Any) -> bytes:
 
 
 @given(babble())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_bytes_never_raise_and_are_counted(data):
     """Nothing that a guest sends may stop the daemon; what is bad is counted, each once."""
     rig = Rig().connect()
@@ -350,7 +351,7 @@ def test_bytes_never_raise_and_are_counted(data):
 
 
 @given(babble(), st.sampled_from([1, 2, 7]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_outcome_does_not_depend_on_the_split(data, size):
     """The same result however the bytes are split, in what comes out of the whole machine."""
     whole, split = Rig().connect(), Rig().connect()

@@ -8,9 +8,9 @@ from types import ModuleType
 
 import pytest
 
-from guestmtce.core import connect, heartbeat, machine, vote
-from guestmtce.core.machine import ConnectState, HeartbeatState, TimerName, VoteState
-from guestmtce.core.vocabulary import Event, Notification
+from guestmtce.core.server import connect, heartbeat, machine, vote
+from guestmtce.core.server.machine import ConnectState, HeartbeatState, TimerName, VoteState
+from guestmtce.core.shared.vocabulary import Event, Notification
 from tests.unit.core_support import Rig, init
 
 MACHINES: list[tuple[ModuleType, type[Enum], str]] = [

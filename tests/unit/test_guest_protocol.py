@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guestmtce.core import guest_protocol
-from guestmtce.core.errors import ProtocolError
-from guestmtce.core.guest_protocol import (
+from guestmtce.core.server import guest_protocol
+from guestmtce.core.server.guest_protocol import (
     MESSAGE_LIMIT,
     ActionResponse,
     ChallengeResponse,
     Exit,
     Framer,
     Init,
-    RateLimit,
     Terms,
     decode,
 )
-from guestmtce.core.vocabulary import (
+from guestmtce.core.shared.errors import ProtocolError
+from guestmtce.core.shared.limits import RateLimit
+from guestmtce.core.shared.vocabulary import (
     CorrectiveAction,
     Event,
     Health,
@@ -588,7 +588,7 @@ def test_a_tail_that_never_ends_does_not_grow():
 
 def test_five_hundred_messages_in_a_second():
     """More than 500 messages in a second from one guest: the excess is dropped."""
-    rate = RateLimit()
+    rate = RateLimit(500)
     assert [rate.allows(100.0) for _ in range(501)] == [True] * 500 + [False]
     assert not rate.allows(100.999)
     assert rate.allows(101.0)

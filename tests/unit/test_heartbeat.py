@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from guestmtce.core.machine import HeartbeatState, TimerName
-from guestmtce.core.vocabulary import CorrectiveAction
+from guestmtce.core.server.machine import HeartbeatState, TimerName
+from guestmtce.core.shared.vocabulary import CorrectiveAction
 from tests.unit.core_support import (
     ILLHEALTH,
     LOSS,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guestmtce.core.http1 import (
+from guestmtce.core.shared.http1 import (
     BODY_LIMIT,
     HEAD_LIMIT,
     HttpError,

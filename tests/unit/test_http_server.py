@@ -8,10 +8,10 @@ import socket
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guestmtce.core.http1 import BODY_LIMIT, HEAD_LIMIT, HttpError, Request, Response
+from guestmtce.core.shared.http1 import BODY_LIMIT, HEAD_LIMIT, HttpError, Request, Response
 from guestmtce.runtime import http_server
 from guestmtce.runtime.http_server import ANSWER_BYTES_PER_TURN, HttpServer, Limits
 from tests.simulation import SimulatedLoop
@@ -434,7 +434,7 @@ REQUEST_PARTS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150)
 @given(
     st.lists(REQUEST_PARTS | st.binary(max_size=40), max_size=8).map(b"".join),
     st.lists(st.integers(1, 30), min_size=1, max_size=8),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from guestmtce.core.guest_protocol import Terms
-from guestmtce.core.instance import Ignored, Instance, Stats
-from guestmtce.core.vocabulary import CorrectiveAction
+from guestmtce.core.server.guest_protocol import Terms
+from guestmtce.core.server.instance import Ignored, Instance, Stats
+from guestmtce.core.shared.vocabulary import CorrectiveAction
 from tests.unit.core_support import UUID, Rig
 
 

@@ -7,8 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from guestmtce.core.inventory import Timeouts, short_name, usual_address
-from guestmtce.core.vocabulary import Command, Event, Notification
+from guestmtce.core.agent.inventory import Timeouts, short_name, usual_address
+from guestmtce.core.shared.vocabulary import Command, Event, Notification
 from tests.unit.agent_support import AgentRig
 
 HOSTNAMES = [f"compute-{number}" for number in range(4)]
@@ -106,4 +106,4 @@ class InventoryMachine(RuleBasedStateMachine):
 
 
 TestInventoryMachine = InventoryMachine.TestCase
-TestInventoryMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestInventoryMachine.settings = settings(max_examples=60, stateful_step_count=30)

@@ -43,21 +43,16 @@ SIBLINGS = {
 
 # Inside core a module imports from its own tier or a lower one (a higher number).
 TIERS = [
-    {"vocabulary", "text", "errors"},
-    {
-        "config",
-        "guest_protocol",
-        "mtc_message",
-        "http1",
-        "http1_body",
-        "vim_messages",
-        "vim_commands",
-    },
-    {"instance", "inventory"},
-    {"machine", "heartbeat", "connect", "vote", "fsm"},
-    {"audit", "vim_queue", "agent_rules", "agent_commands", "agent_events"},
+    {"shared.vocabulary", "shared.text", "shared.errors", "shared.limits"},
+    {"shared.config", "shared.mtc_message", "shared.http1", "shared.http1_body"},
+    {"server.guest_protocol", "agent.vim_messages", "agent.vim_commands"},
+    {"server.instance", "agent.inventory"},
+    {"server.machine", "server.heartbeat", "server.connect", "server.vote", "server.fsm"},
+    {"agent.audit", "agent.vim_queue", "agent.rules", "agent.commands", "agent.events"},
 ]
 TIER_OF = {f"guestmtce.core.{name}": tier for tier, names in enumerate(TIERS) for name in names}
+# Each half of core knows what both share, and itself.
+HALVES = {"shared": {"shared"}, "server": {"shared", "server"}, "agent": {"shared", "agent"}}
 
 
 def imports(path: Path, *, run_time: bool = False) -> set[str]:
@@ -99,7 +94,7 @@ def of(name: str) -> list[str]:
 def test_there_is_something_to_look_at():
     """A test that walks nothing would say nothing."""
     assert len(of("core")) >= 12
-    assert "guestmtce.core.heartbeat" in IMPORTS["guestmtce.core.fsm"]
+    assert "guestmtce.core.server.heartbeat" in IMPORTS["guestmtce.core.server.fsm"]
     assert len(of("runtime")) >= 5
 
 
@@ -124,6 +119,14 @@ def test_inside_core(module):
     assert higher == set()
 
 
+@pytest.mark.parametrize("module", of("core"))
+def test_the_halves_of_core_do_not_know_each_other(module):
+    """guestServer's half and guestAgent's never import each other; what they share, neither."""
+    half = module.split(".")[2]
+    ours = {name.split(".")[2] for name in IMPORTS[module] if name.startswith("guestmtce.core.")}
+    assert ours <= HALVES[half]
+
+
 @pytest.mark.parametrize("module", ["vocabulary", "errors", "text", "http1_body", "config"])
 def test_foundations(module):
     """vocabulary and errors import nothing of the project; the next tier little more."""
@@ -131,18 +134,20 @@ def test_foundations(module):
         "vocabulary": set(),
         "errors": set(),
         "text": set(),
-        "http1_body": {"guestmtce.core.errors"},
-        "config": {"guestmtce.core.errors"},
+        "http1_body": {"guestmtce.core.shared.errors"},
+        "config": {"guestmtce.core.shared.errors"},
     }[module]
-    ours = {name for name in IMPORTS[f"guestmtce.core.{module}"] if name.startswith("guestmtce")}
+    ours = {
+        name for name in IMPORTS[f"guestmtce.core.shared.{module}"] if name.startswith("guestmtce")
+    }
     assert ours <= allowed
 
 
 @pytest.mark.parametrize("module", of("runtime"))
 def test_runtime_knows_nothing_of_guests(module):
-    """runtime → core.errors (and core.http1) only."""
+    """runtime → core.shared.errors (and core.shared.http1) only."""
     ours = {name for name in IMPORTS[module] if name.startswith("guestmtce.")}
-    allowed = {"guestmtce.core.errors", "guestmtce.core.http1"}
+    allowed = {"guestmtce.core.shared.errors", "guestmtce.core.shared.http1"}
     assert {name for name in ours if layer(name) != "guestmtce.runtime"} <= allowed
 
 
@@ -178,7 +183,8 @@ def test_guest_server_pulls_in_no_http(program):
     script = (
         f"import sys, {program}\n"
         f"print(*sorted({{name.partition('.')[0] for name in sys.modules}} & set({heavy!r})))\n"
-        "print(*sorted(name for name in sys.modules if name.startswith('guestmtce.core.http1')))\n"
+        "http = 'guestmtce.core.shared.http'\n"
+        "print(*sorted(name for name in sys.modules if name.startswith(http)))\n"
     )
     result = subprocess.run(
         [sys.executable, "-S", "-c", script],

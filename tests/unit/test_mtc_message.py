@@ -9,10 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guestmtce.core import mtc_message
-from guestmtce.core.errors import ProtocolError
-from guestmtce.core.mtc_message import AGENT_SIGNATURE, MTC_SIGNATURE, SERVER_SIGNATURE, decode
-from guestmtce.core.vocabulary import Command, Event, Notification
+from guestmtce.core.shared import mtc_message
+from guestmtce.core.shared.errors import ProtocolError
+from guestmtce.core.shared.mtc_message import (
+    AGENT_SIGNATURE,
+    MTC_SIGNATURE,
+    SERVER_SIGNATURE,
+    decode,
+)
+from guestmtce.core.shared.vocabulary import Command, Event, Notification
 from tests.unit.core_support import UUID, Rig
 
 RECORDED = json.loads((Path(__file__).parents[1] / "data" / "datagrams.json").read_text("utf-8"))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guestmtce.core.text import clean, encode_json, printable, shorten_to_fit
-from guestmtce.core.vocabulary import CorrectiveAction, Event, Switch, canonical_uuid
+from guestmtce.core.shared.text import clean, encode_json, printable, shorten_to_fit
+from guestmtce.core.shared.vocabulary import CorrectiveAction, Event, Switch, canonical_uuid
 
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()), max_size=60)
 UUID = "8d80875b-fa73-4ccb-bce3-1cd4df104401"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guestmtce.core.vim_commands import Action, Command, CommandError, Reason, parse_command
-from guestmtce.core.vocabulary import Event
+from guestmtce.core.agent.vim_commands import Action, Command, CommandError, Reason, parse_command
+from guestmtce.core.shared.vocabulary import Event
 from tests.unit.agent_support import HOST_0, UUID
 
 VIM = {"user-agent": "vim/1.0"}

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from guestmtce.core import vim_messages
-from guestmtce.core.errors import PeerError
-from guestmtce.core.vim_messages import Alarm, InstanceFacts
-from guestmtce.core.vocabulary import CorrectiveAction, Event, Notification
+from guestmtce.core.agent import vim_messages
+from guestmtce.core.agent.vim_messages import Alarm, InstanceFacts
+from guestmtce.core.shared.errors import PeerError
+from guestmtce.core.shared.vocabulary import CorrectiveAction, Event, Notification
 from tests.unit.agent_support import HOST_0, UUID
 
 

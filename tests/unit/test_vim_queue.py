@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from guestmtce.core.vim_queue import Delivery, Ended, Kind, VimQueue, backoff
+from guestmtce.core.agent.vim_queue import Delivery, Ended, Kind, VimQueue, backoff
 
 A, B = "instance-a", "instance-b"
 
@@ -406,4 +406,4 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueueMachine = QueueMachine.TestCase
-TestQueueMachine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestQueueMachine.settings = settings(max_examples=100, stateful_step_count=40)

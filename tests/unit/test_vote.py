@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from guestmtce.core.machine import TimerName, VoteState
-from guestmtce.core.vocabulary import Event
+from guestmtce.core.server.machine import TimerName, VoteState
+from guestmtce.core.shared.vocabulary import Event
 from tests.unit.core_support import (
     LOSS,
     RUNNING,

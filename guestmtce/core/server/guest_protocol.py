@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn, Union
 
-from guestmtce.core.errors import ProtocolError
-from guestmtce.core.text import clean, decode_json, encode_json
-from guestmtce.core.vocabulary import (
+from guestmtce.core.shared.errors import ProtocolError
+from guestmtce.core.shared.text import clean, decode_json, encode_json
+from guestmtce.core.shared.vocabulary import (
     EVENTS,
     NOTIFICATIONS,
     VOTE_RESULTS,
@@ -118,31 +118,6 @@ class Framer:
             elif line:
                 messages.append(line)
         return messages
-
-
-class RateLimit:
-    """At most `limit` of something in each `period` seconds; a guest's messages by default."""
-
-    __slots__ = ("_count", "_limit", "_period", "_since")
-
-    def __init__(self, limit: int = MESSAGES_PER_SECOND, period: float = 1.0) -> None:
-        self._limit = limit
-        self._period = period
-        self._since = float("-inf")
-        self._count = 0
-
-    @property
-    def excess(self) -> int:
-        """How many were over the limit in the present period, as far as it has come."""
-        return max(0, self._count - self._limit)
-
-    def allows(self, now: float) -> bool:
-        """Count one at `now` (seconds); False when it is over the limit."""
-        if now - self._since >= self._period:
-            self._since = now
-            self._count = 0
-        self._count += 1
-        return self._count <= self._limit
 
 
 def decode(line: bytes) -> GuestMessage:

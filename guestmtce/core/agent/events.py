@@ -14,12 +14,10 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from guestmtce.core import audit
-from guestmtce.core.agent_rules import AgentRules
-from guestmtce.core.errors import PeerError, ProtocolError
-from guestmtce.core.inventory import Host, Instance, Timeouts, short_name, usual_address
-from guestmtce.core.mtc_message import MtcMessage
-from guestmtce.core.vim_messages import (
+from guestmtce.core.agent import audit
+from guestmtce.core.agent.inventory import Host, Instance, Timeouts, short_name, usual_address
+from guestmtce.core.agent.rules import AgentRules
+from guestmtce.core.agent.vim_messages import (
     FAILED,
     UNHEALTHY,
     Alarm,
@@ -27,8 +25,10 @@ from guestmtce.core.vim_messages import (
     parse_host_state,
     parse_instances,
 )
-from guestmtce.core.vim_queue import Kind
-from guestmtce.core.vocabulary import Command, CorrectiveAction
+from guestmtce.core.agent.vim_queue import Kind
+from guestmtce.core.shared.errors import PeerError, ProtocolError
+from guestmtce.core.shared.mtc_message import MtcMessage
+from guestmtce.core.shared.vocabulary import Command, CorrectiveAction
 
 READY_GAP_SECS = 2.0
 ILL_GAP_SECS = 10.0

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from guestmtce.core import guest_protocol
-from guestmtce.core.instance import Instance, Worker
-from guestmtce.core.vocabulary import Command, Event, Notification
+from guestmtce.core.server import guest_protocol
+from guestmtce.core.server.instance import Instance, Worker
+from guestmtce.core.shared.vocabulary import Command, Event, Notification
 
 
 class TimerName(Enum):

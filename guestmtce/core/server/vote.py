@@ -10,10 +10,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from guestmtce.core import connect, guest_protocol, heartbeat
-from guestmtce.core.guest_protocol import ActionResponse, Terms
-from guestmtce.core.machine import Machine, Pending, Row, TimerName, VoteState
-from guestmtce.core.vocabulary import (
+from guestmtce.core.server import connect, guest_protocol, heartbeat
+from guestmtce.core.server.guest_protocol import ActionResponse, Terms
+from guestmtce.core.server.machine import Machine, Pending, Row, TimerName, VoteState
+from guestmtce.core.shared.vocabulary import (
     POST_EVENTS,
     SHUTDOWN_EVENTS,
     Command,

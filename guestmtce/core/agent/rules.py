@@ -11,9 +11,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from guestmtce.core.inventory import Host, Instance, Inventory
-from guestmtce.core.vim_queue import Kind, VimQueue
-from guestmtce.core.vocabulary import HEARTBEAT_SERVICE, Command, Switch
+from guestmtce.core.agent.inventory import Host, Instance, Inventory
+from guestmtce.core.agent.vim_queue import Kind, VimQueue
+from guestmtce.core.shared.vocabulary import HEARTBEAT_SERVICE, Command, Switch
 
 ASK_GAP_SECS = 5.0
 BURST = 100

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from guestmtce.core.guest_protocol import RateLimit, Terms
-from guestmtce.core.vocabulary import CorrectiveAction, Switch
+from guestmtce.core.server.guest_protocol import MESSAGES_PER_SECOND, Terms
+from guestmtce.core.shared.limits import RateLimit
+from guestmtce.core.shared.vocabulary import CorrectiveAction, Switch
 
 RECENT_CHALLENGES = 6
 
@@ -100,7 +101,7 @@ class Instance:
         self.challenge_sent_at = 0.0
         # When each action was last passed on as ILLHEALTH.
         self.corrective_actions_sent: dict[CorrectiveAction, float] = {}
-        self.rate = RateLimit()
+        self.rate = RateLimit(MESSAGES_PER_SECOND)
 
     @property
     def interval(self) -> float:

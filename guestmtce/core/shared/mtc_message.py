@@ -11,9 +11,9 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
-from guestmtce.core.errors import ProtocolError
-from guestmtce.core.text import decode_json, shorten_to_fit
-from guestmtce.core.vocabulary import (
+from guestmtce.core.shared.errors import ProtocolError
+from guestmtce.core.shared.text import decode_json, shorten_to_fit
+from guestmtce.core.shared.vocabulary import (
     EVENTS,
     NOTIFICATIONS,
     SWITCHES,

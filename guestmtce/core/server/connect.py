@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from enum import Enum
 
-from guestmtce.core import heartbeat
-from guestmtce.core.machine import ConnectState, Machine, Row, TimerName
+from guestmtce.core.server import heartbeat
+from guestmtce.core.server.machine import ConnectState, Machine, Row, TimerName
 
 # Attempts are 1 s, then 2, 4, ... 60 s apart. One more comes early in the first second: QEMU
 # binds before it listens, and inotify tells of the file in between.

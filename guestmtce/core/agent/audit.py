@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import heapq
 
-from guestmtce.core.agent_rules import AgentRules
-from guestmtce.core.inventory import Host
-from guestmtce.core.vim_queue import Kind
-from guestmtce.core.vocabulary import Command
+from guestmtce.core.agent.inventory import Host
+from guestmtce.core.agent.rules import AgentRules
+from guestmtce.core.agent.vim_queue import Kind
+from guestmtce.core.shared.vocabulary import Command
 
 START_SECS = 2.0
 PERIOD_SECS = 10.0

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from guestmtce.core.errors import ConfigError
+from guestmtce.core.shared.errors import ConfigError
 
 SERVER_INI = "/etc/mtc/guestServer.ini"
 AGENT_INI = "/etc/mtc/guestAgent.ini"

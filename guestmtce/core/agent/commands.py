@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from guestmtce.core.agent_rules import AgentRules
-from guestmtce.core.inventory import Host, Instance, PendingVote
-from guestmtce.core.vim_commands import Action, Command, CommandError, Reason
-from guestmtce.core.vim_messages import services_members
-from guestmtce.core.vim_queue import Kind
-from guestmtce.core.vocabulary import POST_EVENTS, Event, Notification, Switch
-from guestmtce.core.vocabulary import Command as MtcCommand
+from guestmtce.core.agent.inventory import Host, Instance, PendingVote
+from guestmtce.core.agent.rules import AgentRules
+from guestmtce.core.agent.vim_commands import Action, Command, CommandError, Reason
+from guestmtce.core.agent.vim_messages import services_members
+from guestmtce.core.agent.vim_queue import Kind
+from guestmtce.core.shared.vocabulary import POST_EVENTS, Event, Notification, Switch
+from guestmtce.core.shared.vocabulary import Command as MtcCommand
 
 
 class Answer(NamedTuple):

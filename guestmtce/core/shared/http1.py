@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from guestmtce.core.http1_body import (
+from guestmtce.core.shared.http1_body import (
     HEAD_LIMIT,
     Body,
     Buffer,

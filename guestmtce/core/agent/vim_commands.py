@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
-from guestmtce.core.errors import PeerError
-from guestmtce.core.vim_messages import heartbeat_service, load_object, switch
-from guestmtce.core.vocabulary import EVENTS, HEARTBEAT_SERVICE, Event, canonical_uuid
+from guestmtce.core.agent.vim_messages import heartbeat_service, load_object, switch
+from guestmtce.core.shared.errors import PeerError
+from guestmtce.core.shared.vocabulary import EVENTS, HEARTBEAT_SERVICE, Event, canonical_uuid
 
 USER_AGENT = "vim/1.0"
 HOSTNAME_LIMIT = 255

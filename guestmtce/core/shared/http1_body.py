@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Union
 
-from guestmtce.core.errors import PeerError
+from guestmtce.core.shared.errors import PeerError
 
 HEAD_LIMIT = 16 * 1024
 CHUNK_LINE_LIMIT = 256

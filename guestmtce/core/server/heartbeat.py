@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from enum import Enum
 
-from guestmtce.core import guest_protocol
-from guestmtce.core.guest_protocol import ChallengeResponse, Exit, Init
-from guestmtce.core.machine import HeartbeatState, Machine, Row, TimerName
-from guestmtce.core.vocabulary import Command, CorrectiveAction, Health
+from guestmtce.core.server import guest_protocol
+from guestmtce.core.server.guest_protocol import ChallengeResponse, Exit, Init
+from guestmtce.core.server.machine import HeartbeatState, Machine, Row, TimerName
+from guestmtce.core.shared.vocabulary import Command, CorrectiveAction, Health
 
 GRACE_SECS = 10.0
 GRACE_INTERVALS = 3

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from guestmtce.core import connect, guest_protocol, heartbeat, vote
-from guestmtce.core.errors import ProtocolError
-from guestmtce.core.guest_protocol import (
+from guestmtce.core.server import connect, guest_protocol, heartbeat, vote
+from guestmtce.core.server.guest_protocol import (
     ActionResponse,
     ChallengeResponse,
     Exit,
@@ -19,9 +18,10 @@ from guestmtce.core.guest_protocol import (
     GuestMessage,
     Init,
 )
-from guestmtce.core.instance import Instance, Worker
-from guestmtce.core.machine import Machine, Port, TimerName
-from guestmtce.core.vocabulary import Event, Notification
+from guestmtce.core.server.instance import Instance, Worker
+from guestmtce.core.server.machine import Machine, Port, TimerName
+from guestmtce.core.shared.errors import ProtocolError
+from guestmtce.core.shared.vocabulary import Event, Notification
 
 
 class InstanceFsm(Machine):

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from guestmtce.core.errors import PeerError
-from guestmtce.core.text import clean, decode_json, encode_json
-from guestmtce.core.vocabulary import (
+from guestmtce.core.shared.errors import PeerError
+from guestmtce.core.shared.text import clean, decode_json, encode_json
+from guestmtce.core.shared.vocabulary import (
     HEARTBEAT_SERVICE,
     SWITCHES,
     VOTE_RESULTS,

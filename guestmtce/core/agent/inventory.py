@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from guestmtce.core.guest_protocol import RateLimit
-from guestmtce.core.text import clean
-from guestmtce.core.vim_messages import InstanceFacts
-from guestmtce.core.vocabulary import (
+from guestmtce.core.agent.vim_messages import InstanceFacts
+from guestmtce.core.shared.limits import RateLimit
+from guestmtce.core.shared.text import clean
+from guestmtce.core.shared.vocabulary import (
     SHUTDOWN_EVENTS,
     SUSPEND_EVENTS,
     CorrectiveAction,

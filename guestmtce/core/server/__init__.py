@@ -1,0 +1,1 @@
+"""guestServer's half: the guest channel and one instance's state machines. No I/O, no clock."""

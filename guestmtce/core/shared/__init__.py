@@ -1,0 +1,1 @@
+"""What both daemons share: words, errors, settings, the UDP datagram. No I/O, no clock."""
