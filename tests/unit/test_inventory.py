@@ -7,7 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from guestmtce.core.agent.inventory import Timeouts, short_name, usual_address
+from guestmtce.core.agent.inventory import Timeouts, short_name
+from guestmtce.core.shared.text import usual_address
 from guestmtce.core.shared.vocabulary import Command, Event, Notification
 from tests.unit.agent_support import AgentRig
 

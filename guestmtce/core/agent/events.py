@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from guestmtce.core.agent import audit
-from guestmtce.core.agent.inventory import Host, Instance, Timeouts, short_name, usual_address
+from guestmtce.core.agent.inventory import Host, Instance, Timeouts, short_name
 from guestmtce.core.agent.rules import AgentRules
 from guestmtce.core.agent.vim_messages import (
     FAILED,
@@ -28,6 +28,7 @@ from guestmtce.core.agent.vim_messages import (
 from guestmtce.core.agent.vim_queue import Kind
 from guestmtce.core.shared.errors import PeerError, ProtocolError
 from guestmtce.core.shared.mtc_message import MtcMessage
+from guestmtce.core.shared.text import usual_address
 from guestmtce.core.shared.vocabulary import Command, CorrectiveAction
 
 READY_GAP_SECS = 2.0

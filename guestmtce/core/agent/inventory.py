@@ -5,7 +5,6 @@ Replaces guestClass. Holds facts only: what follows from a change is decided in 
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -193,18 +192,6 @@ class Inventory:
         instance.pending = None
         instance.seen = True
         instance.absences = 0
-
-
-def usual_address(text: object) -> str | None:
-    """Return a numeric address in its usual spelling (mapped IPv4 as IPv4), else None."""
-    if not isinstance(text, str):
-        return None
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address)
 
 
 def short_name(text: object) -> str:

@@ -1,25 +1,36 @@
 """The maintenance datagram: guestServer - guestAgent, mtcAgent - guestAgent (server-agent.md).
 
 Replaces mtc_message_type and its casts. Sans-I/O: bytes in, typed message out, and back.
-The JSON in `buf` is read here into a dict of checked shape; the readers below take from it
-what one kind of message must carry.
+The frame comes first, then a record for each thing that is said in it. No other module knows
+the keys of the JSON: a record's `members` writes them and its `of` reads and checks them.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from guestmtce.core.shared.errors import ProtocolError
-from guestmtce.core.shared.text import decode_json, shorten_to_fit
+from guestmtce.core.shared.text import (
+    clean,
+    decode_rough_json,
+    shorten_to_fit,
+    usual_address,
+)
 from guestmtce.core.shared.vocabulary import (
     EVENTS,
+    HEARTBEAT_SERVICE,
     NOTIFICATIONS,
     SWITCHES,
     Command,
+    CorrectiveAction,
     Event,
     Notification,
+    Switch,
+    Timeouts,
+    VoteResult,
     canonical_uuid,
 )
 
@@ -30,6 +41,10 @@ MTC_HEADER = struct.Struct("<64sHHIII20s")
 BUFFER_SIZE = 960
 PAYLOAD_LIMIT = BUFFER_SIZE - 1
 HOSTNAME_LIMIT = 255
+REASON_LIMIT = 224
+_WORD_LIMIT = 32
+_SECONDS = re.compile(r"[0-9]{1,6}")
+_FREE_TEXT = "reason"
 
 AGENT_SIGNATURE = b"guest msg header:\0"
 MTC_SIGNATURE = b"cgts mtc cmd req:\0"
@@ -54,6 +69,18 @@ class MtcMessage:
         if not isinstance(value, str) or not 0 < len(value) <= limit:
             raise ProtocolError("bad_member", f"failed to parse {key}")
         return value
+
+    def optional(self, key: str, limit: int = HOSTNAME_LIMIT) -> str:
+        """Return the string under `key`, cleaned and cut; "" for what is no string."""
+        value = self.members.get(key)
+        return clean(value, limit) if isinstance(value, str) else ""
+
+    def seconds(self, key: str) -> int:
+        """Return the whole seconds that stand under `key` as text; raises ProtocolError."""
+        text = self.text(key)
+        if not _SECONDS.fullmatch(text):
+            raise ProtocolError("bad_member", f"failed to parse {key}")
+        return int(text)
 
     def uuid(self, key: str = "uuid") -> str:
         """Return the UUID under `key` in lower case; raises ProtocolError."""
@@ -99,7 +126,7 @@ def decode(data: bytes) -> MtcMessage:
 
 def _parse_object(payload: bytes) -> dict[str, Any]:
     try:
-        members = decode_json(payload.decode("utf-8"))
+        members = decode_rough_json(payload, _FREE_TEXT, first_wins=True)
     except ValueError:
         raise ProtocolError("not_json") from None
     if not isinstance(members, dict):
@@ -112,17 +139,16 @@ def encode(
     members: dict[str, Any] | None,
     *,
     signature: bytes,
-    free_text: str = "reason",
     full_size: bool = False,
 ) -> bytes:
     """Return the datagram for `command`, ended after its JSON or padded to 1060 bytes.
 
-    A payload over 959 bytes is shortened in its member `free_text`, never cut in mid-JSON;
+    A payload over 959 bytes is shortened in its `reason`, never cut in mid-JSON;
     raises ProtocolError if it does not fit even so.
     """
     payload = b""
     if members is not None:
-        payload = shorten_to_fit(members, free_text, PAYLOAD_LIMIT).encode("ascii")
+        payload = shorten_to_fit(members, _FREE_TEXT, PAYLOAD_LIMIT).encode("ascii")
         if len(payload) > PAYLOAD_LIMIT:
             raise ProtocolError("too_long")
     if full_size:
@@ -144,3 +170,203 @@ def encode_agent_command(command: Command, members: dict[str, Any]) -> bytes:
 def encode_ready_for_mtc_agent() -> bytes:
     """Return the 100 bytes that ask mtcAgent to send ADD_HOST for every host."""
     return encode(Command.MONITOR_READY, None, signature=AGENT_SIGNATURE + SERVICE_NAME)
+
+
+class Record(Protocol):
+    """What one kind of message says."""
+
+    def members(self) -> dict[str, Any]:
+        """Return the members of its JSON, in the order in which they are sent."""
+
+
+class Ready(NamedTuple):
+    """MONITOR_READY: the guestServer of a host has started."""
+
+    hostname: str
+
+    def members(self) -> dict[str, Any]:
+        """Return the members of its JSON."""
+        return {"hostname": self.hostname}
+
+    @classmethod
+    def of(cls, message: MtcMessage) -> Ready:
+        """Read it; raises ProtocolError."""
+        return cls(message.text("hostname"))
+
+
+class InstanceInformation(NamedTuple):
+    """RUNNING, STOPPED, ILLHEALTH and an answer to QRY_INST: how an instance is.
+
+    `corrective_action` is the one from init, in ILLHEALTH that of the unhealthy response.
+    """
+
+    hostname: str
+    uuid: str
+    reporting: bool
+    heartbeating: bool
+    corrective_action: CorrectiveAction
+    timeouts: Timeouts
+
+    def members(self) -> dict[str, Any]:
+        """Return the members of its JSON: all values are strings."""
+        return {
+            "hostname": self.hostname,
+            "uuid": self.uuid,
+            "reporting": Switch.of(self.reporting),
+            "heartbeating": Switch.of(self.heartbeating),
+            "repair-action": self.corrective_action,
+            **{f"{name}-to": str(secs) for name, secs in self.timeouts._asdict().items()},
+        }
+
+    @classmethod
+    def of(cls, message: MtcMessage) -> InstanceInformation:
+        """Read it; an unknown action is UNKNOWN. Raises ProtocolError."""
+        return cls(
+            message.text("hostname"),
+            message.uuid(),
+            message.switch("reporting"),
+            message.switch("heartbeating"),
+            CorrectiveAction.parse(message.text("repair-action")),
+            Timeouts(*(message.seconds(f"{name}-to") for name in Timeouts._fields)),
+        )
+
+
+class Loss(NamedTuple):
+    """LOSS: an instance does not answer any more."""
+
+    hostname: str
+    uuid: str
+
+    def members(self) -> dict[str, Any]:
+        """Return the members of its JSON."""
+        return self._asdict()
+
+    @classmethod
+    def of(cls, message: MtcMessage) -> Loss:
+        """Read it; raises ProtocolError."""
+        return cls(message.text("hostname"), message.uuid())
+
+
+class VoteAnswer(NamedTuple):
+    """VOTE_NOTIFY: what came of a vote or notify.
+
+    `vote` is a word that an old peer may have taken from anywhere; `reason` is guest text.
+    """
+
+    hostname: str
+    uuid: str
+    notification: Notification
+    event: Event
+    vote: str
+    reason: str
+
+    def members(self) -> dict[str, Any]:
+        """Return the members of its JSON."""
+        return {
+            "hostname": self.hostname,
+            "uuid": self.uuid,
+            "notification_type": self.notification,
+            "event-type": self.event,
+            "vote": self.vote,
+            "reason": self.reason,
+        }
+
+    @classmethod
+    def of(cls, message: MtcMessage) -> VoteAnswer:
+        """Read it; a missing vote is `unknown`, a missing reason empty. Raises ProtocolError."""
+        return cls(
+            message.text("hostname"),
+            message.uuid(),
+            message.notification(),
+            message.event("event-type"),
+            message.optional("vote", _WORD_LIMIT) or VoteResult.UNKNOWN,
+            message.optional("reason", REASON_LIMIT),
+        )
+
+
+class InstanceState(NamedTuple):
+    """ADD_INST, MOD_INST and DEL_INST: an instance, and whether its losses are reported."""
+
+    uuid: str
+    reporting: bool
+
+    def members(self) -> dict[str, Any]:
+        """Return the members of its JSON."""
+        return {
+            "uuid": self.uuid,
+            "service": HEARTBEAT_SERVICE,
+            "state": Switch.of(self.reporting),
+        }
+
+    @classmethod
+    def of(cls, message: MtcMessage) -> InstanceState:
+        """Read it; raises ProtocolError.
+
+        There is one service, so a message without it means that one, as it did to the old daemon.
+        """
+        if "service" in message.members and message.text("service") != HEARTBEAT_SERVICE:
+            raise ProtocolError("service", "unknown service")
+        return cls(message.uuid(), message.switch("state"))
+
+
+class HostState(NamedTuple):
+    """MOD_HOST to a guestServer: whether losses on its host are reported."""
+
+    uuid: str
+    reporting: bool
+
+    def members(self) -> dict[str, Any]:
+        """Return the members of its JSON."""
+        return {"uuid": self.uuid, "heartbeat": Switch.of(self.reporting)}
+
+    @classmethod
+    def of(cls, message: MtcMessage) -> HostState:
+        """Read it: it is for the host that it was sent to. Raises ProtocolError."""
+        return cls(message.optional("uuid"), message.switch("heartbeat"))
+
+
+class Query(NamedTuple):
+    """QRY_INST: tell how each instance is."""
+
+    def members(self) -> dict[str, Any]:
+        """Return no members."""
+        return {}
+
+
+class Ask(NamedTuple):
+    """VOTE_INST and NOTIFY_INST: ask the guest, or tell it."""
+
+    uuid: str
+    event: Event
+
+    def members(self) -> dict[str, Any]:
+        """Return the members of its JSON."""
+        return self._asdict()
+
+    @classmethod
+    def of(cls, message: MtcMessage) -> Ask:
+        """Read it; raises ProtocolError."""
+        return cls(message.uuid(), message.event())
+
+
+class HostEntry(NamedTuple):
+    """ADD_HOST and MOD_HOST of mtcAgent: a host of the inventory; None and "" are not said."""
+
+    hostname: str
+    uuid: str
+    ip: str | None
+    personality: str
+
+    def members(self) -> dict[str, Any]:
+        """Return the members of its JSON."""
+        return self._asdict()
+
+    @classmethod
+    def of(cls, message: MtcMessage) -> HostEntry:
+        """Read it; raises ProtocolError."""
+        return cls(
+            message.text("hostname"),
+            message.uuid(),
+            usual_address(message.members.get("ip")),
+            message.optional("personality"),
+        )

@@ -5,7 +5,9 @@ Replaces the old daemons' habit of pasting guest text wherever it went.
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import re
 from typing import Any, NoReturn
 
 _compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, allow_nan=False)
@@ -31,6 +33,55 @@ def decode_json(text: str) -> Any:
         return _strict.decode(text)
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object's members in their order; of a repeated key the first one counts."""
+    members = dict(pairs)
+    return members if len(members) == len(pairs) else {**members, **dict(reversed(pairs))}
+
+
+# A peer that pastes text into its JSON leaves control characters in it: not strict.
+_rough = json.JSONDecoder(parse_constant=_refuse_constant, strict=False)
+_rough_first = json.JSONDecoder(
+    parse_constant=_refuse_constant, strict=False, object_pairs_hook=_first_wins
+)
+
+
+def decode_rough_json(data: bytes, free_text: str, *, first_wins: bool = False) -> Any:
+    """Return the JSON value in `data`, from a peer that pastes raw text into it (decision 21).
+
+    Bytes that are no UTF-8 become U+FFFD, and control characters in strings are taken. What is
+    still no JSON but has the member `free_text` is read as if all between its opening quote and
+    the last quote before the closing brace were its text. `first_wins`: of a repeated key the
+    first one counts, so that pasted text cannot replace what stands before it. Raises ValueError.
+    """
+    decoder = _rough_first if first_wins else _rough
+    text = data.decode("utf-8", "replace")
+    try:
+        return decoder.decode(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    except ValueError:
+        opening = re.search(rf'"{free_text}"\s*:\s*"', text)
+        end = text.rfind('"', opening.end()) if opening else -1
+        if opening is None or end < 0 or text[end + 1 :].strip() != "}":
+            raise
+    members = decoder.decode(text[: opening.end()] + '"}')
+    members[free_text] = text[opening.end() : end]
+    return members
+
+
+def usual_address(text: object) -> str | None:
+    """Return a numeric address in its usual spelling (mapped IPv4 as IPv4), else None."""
+    if not isinstance(text, str):
+        return None
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
 
 
 def printable(text: object, limit: int = LOG_TEXT_LIMIT) -> str:

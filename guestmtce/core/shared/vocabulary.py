@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum, IntEnum
+from typing import NamedTuple
 
 UUID_LENGTH = 36
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -133,6 +134,25 @@ POST_EVENTS = frozenset(
 )
 SHUTDOWN_EVENTS = frozenset({Event.STOP, Event.REBOOT})
 SUSPEND_EVENTS = frozenset(set(Event) - POST_EVENTS - SHUTDOWN_EVENTS)
+
+
+class Timeouts(NamedTuple):
+    """How long a guest may take, in seconds: to restart, and to answer each kind of ask."""
+
+    restart: int = 0
+    shutdown: int = 0
+    suspend: int = 0
+    resume: int = 0
+    vote: int = 0
+
+    def of(self, event: Event, notification: Notification) -> int:
+        """Return the seconds that the guest has to answer a vote or notify (behaviour.md)."""
+        if notification is Notification.REVOCABLE:
+            return self.vote
+        if event in SHUTDOWN_EVENTS:
+            return self.shutdown
+        return self.resume if event in POST_EVENTS else self.suspend
+
 
 # Service of an instance: the only one there is.
 HEARTBEAT_SERVICE = "heartbeat"
