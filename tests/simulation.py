@@ -43,7 +43,13 @@ class SimulatedLoop(Loop):
     def __init__(self) -> None:
         self.clock = Clock()
         self.simulated = SimulatedSelector(self.clock)
+        self.turns = 0
         super().__init__(self.clock, self.simulated)
+
+    def run_once(self) -> None:
+        """One turn, counted: a loop that spins has many in no time."""
+        self.turns += 1
+        super().run_once()
 
     def advance(self, seconds: float) -> None:
         """Run everything that happens in the next `seconds` of simulated time."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from guestmtce.core.shared.config import AgentSettings
 from guestmtce.core.shared.errors import StartError
 from guestmtce.runtime.address import family_of, is_loopback
-from guestmtce.runtime.datagram import DatagramSocket
+from guestmtce.runtime.datagram import DatagramSocket, bound_socket
 from guestmtce.runtime.hosts import HostsFile
 from guestmtce.runtime.loop import Loop
 
@@ -112,8 +112,17 @@ class Receiver:
         except StartError as error:
             log.warning("%s", error)
 
-    def send(self, data: bytes, destination: tuple[str, int], source: str | None) -> bool:
-        """Send from the socket on `source`, else from any that can reach the destination."""
+    def send(
+        self,
+        data: bytes,
+        destination: tuple[str, int],
+        source: str | None,
+        on_end: Callable[[bool], object],
+    ) -> bool:
+        """Send from the socket on `source`, else from any that can reach the destination.
+
+        False if it cannot be sent; `on_end` as that of `DatagramSocket.send`.
+        """
         sock = self._sockets.get(source or "")
         family = family_of(destination[0])
         if sock is None or family_of(sock.address[0]) != family:
@@ -121,7 +130,10 @@ class Receiver:
                 other for address, other in self._sockets.items() if family_of(address) == family
             )
             sock = next(fit, None)
-        return sock is not None and sock.send(data, destination)
+        if sock is None:
+            on_end(False)
+            return False
+        return sock.send(data, destination, on_end)
 
     def close(self) -> None:
         """Close every socket."""
@@ -132,11 +144,11 @@ class Receiver:
     def _bind(self, address: str) -> None:
         where = (address, self.port)
         try:
-            sock = DatagramSocket(self._loop, where, self._on_datagram, rcvbuf=RECEIVE_BUFFER)
+            sock = bound_socket(where, RECEIVE_BUFFER)
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
                 return
             reason = error.strerror or str(error)
             raise StartError(f"cannot bind UDP port {self.port} on {address}: {reason}") from error
-        self._sockets[address] = sock
+        self._sockets[address] = DatagramSocket(self._loop, sock, self._on_datagram)
         log.info("receiving on %s port %d", *where)

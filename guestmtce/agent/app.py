@@ -24,6 +24,7 @@ from guestmtce.core.agent.vim_queue import Kind
 from guestmtce.core.shared import config
 from guestmtce.core.shared.config import AgentSettings, PlatformConf
 from guestmtce.core.shared.errors import StartError
+from guestmtce.core.shared.limits import EveryNth
 from guestmtce.core.shared.mtc_message import MtcMessage
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, canonical_uuid
@@ -32,8 +33,7 @@ from guestmtce.runtime.address import is_loopback
 from guestmtce.runtime.control import Handler
 from guestmtce.runtime.hosts import HostsFile
 from guestmtce.runtime.http_server import HttpServer
-from guestmtce.runtime.log import Throttle
-from guestmtce.runtime.loop import Loop, Timer
+from guestmtce.runtime.loop import Loop, Timers
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +66,8 @@ class GuestAgent:
         self.http_counts: Counter[str] = Counter()
         self._server: HttpServer | None = None
         self._registry = build_registry(loop, self)
-        self._timers: dict[str, Timer] = {}
-        self._audit_at = 0.0
-        self._throttle = Throttle(_LOG_EVERY)
+        self._timers = Timers(loop)
+        self._missing = EveryNth(_LOG_EVERY)
         self._stopping = False
 
     def start(self) -> None:
@@ -83,8 +82,7 @@ class GuestAgent:
     def stop(self, done: Callable[[], None]) -> None:
         """Take nothing more, let the VIM have what waits if it takes it, then call `done()`."""
         self._stopping = True
-        for timer in self._timers.values():
-            timer.cancel()
+        self._timers.cancel_all()
         if self._server is not None:
             self._server.close()
         self.server_link.receiver.close()
@@ -138,9 +136,9 @@ class GuestAgent:
         self.mtc_link.refresh()
         missing = self._missing_addresses()
         for problem in missing:
-            if self._throttle.hit(problem) is not None:
+            if self._missing.hit(problem) is not None:
                 log.warning("%s; trying again every %d s", problem, RESOLVE_SECS)
-        self._start_timer("resolve", RESOLVE_SECS if missing else RESOLVED_SECS, self._resolve)
+        self._timers.start("resolve", RESOLVE_SECS if missing else RESOLVED_SECS, self._resolve)
 
     def _missing_addresses(self) -> list[str]:
         """Return what keeps us from receiving on the floating or the local address."""
@@ -158,8 +156,10 @@ class GuestAgent:
         found = self._hosts.lookup(self.settings.vim_address)
         return (found[0], self.settings.vim_port) if found else None
 
-    def _send_from_local(self, data: bytes, destination: tuple[str, int]) -> bool:
-        return self.server_link.receiver.send(data, destination, self.own.local)
+    def _send_from_local(
+        self, data: bytes, destination: tuple[str, int], on_end: Callable[[bool], object]
+    ) -> bool:
+        return self.server_link.receiver.send(data, destination, self.own.local, on_end)
 
     def _take_event(self, host: Host, message: MtcMessage) -> None:
         events.take_event(self.rules, host, message, self._loop.time())
@@ -181,18 +181,15 @@ class GuestAgent:
         if self._stopping:
             self.vim_api.pump()
             return
-        if self.rules.has_bursts and not self._is_pending("burst"):
+        if self.rules.has_bursts and not self._timers.active("burst"):
             self._burst()
         self.vim_api.pump()
-        due = self.schedule.next_at()
-        if due is not None and (due != self._audit_at or not self._is_pending("audit")):
-            self._audit_at = due
-            self._start_timer("audit", due - self._loop.time(), self._audit)
+        self._timers.start_at("audit", self.schedule.next_at(), self._audit)
 
     def _burst(self) -> None:
         self.rules.send_burst()
         if self.rules.has_bursts:
-            self._start_timer("burst", BURST_SECS, self._burst)
+            self._timers.start("burst", BURST_SECS, self._burst)
 
     def _audit(self) -> None:
         now = self._loop.time()
@@ -201,14 +198,6 @@ class GuestAgent:
             if host is not None:
                 audit.audit(self.rules, host, now)
         self._settle()
-
-    def _start_timer(self, name: str, delay: float, callback: Callable[[], object]) -> None:
-        if name in self._timers:
-            self._timers[name].cancel()
-        self._timers[name] = self._loop.call_later(delay, callback)
-
-    def _is_pending(self, name: str) -> bool:
-        return name in self._timers and self._timers[name].active
 
     def _event_dropped(self, key: str, kind: Kind, reason: str) -> None:
         """An operator may look for it: it is what the VIM was not told."""
@@ -249,9 +238,11 @@ class GuestAgent:
             "instances": self._list_instances(),
             "vim": self.rules.queue.describe(),
             "vim_requests": dict(self.vim_api.results),
-            "received": dict(self.server_link.received + self.mtc_link.received),
-            "sent": dict(self.server_link.sent + self.mtc_link.sent),
-            "dropped": dict(self.server_link.dropped + self.mtc_link.dropped + self.rules.dropped),
+            "received": dict(self.server_link.intake.received + self.mtc_link.intake.received),
+            "sent": dict(self.server_link.intake.sent + self.mtc_link.intake.sent),
+            "dropped": dict(
+                self.server_link.intake.dropped + self.mtc_link.intake.dropped + self.rules.dropped
+            ),
         }
 
     def metrics(self) -> str:

@@ -14,9 +14,9 @@ from guestmtce.core.agent import commands, vim_commands, vim_messages
 from guestmtce.core.agent.rules import AgentRules
 from guestmtce.core.agent.vim_commands import Action, CommandError, Reason
 from guestmtce.core.shared.http1 import HttpError, Request, Response
+from guestmtce.core.shared.limits import EveryNth
 from guestmtce.core.shared.text import encode_json, printable
 from guestmtce.runtime import metrics
-from guestmtce.runtime.log import Throttle
 from guestmtce.runtime.loop import Loop
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class HttpApi:
         self._rules = rules
         self._render = render
         self._on_command = on_command
-        self._throttle = Throttle(_LOG_EVERY)
+        self._throttle = EveryNth(_LOG_EVERY)
         self._lists: dict[Action, Callable[[], Response]] = {
             Action.LIST_HOSTS: self._list_hosts,
             Action.LIST_INSTANCES: self._list_instances,

@@ -34,7 +34,7 @@ def _add_datagrams(registry: Registry, agent: GuestAgent) -> None:
     add, links = registry.collect, (agent.server_link, agent.mtc_link)
     counts = partial(_datagrams, agent)
     add("counter", "guestmtce_datagrams_total", "Datagrams.", counts, ("direction", "cmd"))
-    dropped = [link.dropped for link in links]
+    dropped = [link.intake.dropped for link in links]
     text = "Datagrams not taken or not sent."
     _add_counter(registry, "datagrams_dropped", text, "reason", *dropped)
     add("counter", "guestmtce_datagram_overruns_total", "Lost in the kernel.", agent.overruns)
@@ -80,8 +80,8 @@ def _states(agent: GuestAgent) -> dict[tuple[str, ...], int]:
 
 
 def _datagrams(agent: GuestAgent) -> dict[tuple[str, ...], int]:
-    received = agent.server_link.received + agent.mtc_link.received
-    sent = agent.server_link.sent + agent.mtc_link.sent
+    received = agent.server_link.intake.received + agent.mtc_link.intake.received
+    sent = agent.server_link.intake.sent + agent.mtc_link.intake.sent
     return {
         **{("in", name): count for name, count in received.items()},
         **{("out", name): count for name, count in sent.items()},

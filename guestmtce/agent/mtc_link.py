@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable
 
 from guestmtce.agent.addresses import OwnAddresses, Receiver
@@ -12,19 +11,17 @@ from guestmtce.core.shared.config import AgentSettings
 from guestmtce.core.shared.errors import PeerError, ProtocolError
 from guestmtce.core.shared.mtc_message import MtcMessage
 from guestmtce.core.shared.vocabulary import Command
-from guestmtce.runtime.log import Throttle
+from guestmtce.runtime.intake import Intake
 from guestmtce.runtime.loop import Loop
 
 log = logging.getLogger(__name__)
-
-_LOG_EVERY = 100
 
 
 class MtcLink:
     """A socket on the floating address for mtcAgent's commands.
 
     `on_command(message)` is called for what is believed; it may raise PeerError, which costs
-    that message only. `send` is how datagrams leave: (data, destination) → whether they did.
+    that message only. `send` is how datagrams leave: `Receiver.send` without the source.
     """
 
     def __init__(
@@ -33,17 +30,14 @@ class MtcLink:
         settings: AgentSettings,
         own: OwnAddresses,
         on_command: Callable[[MtcMessage], object],
-        send: Callable[[bytes, tuple[str, int]], bool],
+        send: Callable[[bytes, tuple[str, int], Callable[[bool], object]], bool],
     ) -> None:
-        self.received: Counter[str] = Counter()
-        self.sent: Counter[str] = Counter()
-        self.dropped: Counter[str] = Counter()
+        self.intake = Intake(log, "command")
         self._settings = settings
         self._own = own
         self._on_command = on_command
         self._send = send
         self._owed = False
-        self._throttle = Throttle(_LOG_EVERY)
         self.receiver = Receiver(
             loop, lambda: [own.floating], settings.mtc_cmd_port, self._on_datagram
         )
@@ -51,13 +45,16 @@ class MtcLink:
     def ask_for_hosts(self) -> None:
         """Ask for ADD_HOST of every host, now or as soon as there is an address to ask at."""
         floating = self._own.floating
-        data = mtc_message.encode_ready_for_mtc_agent()
-        ready = floating is not None and self.receiver.complete
-        if floating is None or not ready:
+        if floating is None or not self.receiver.complete:
             self._owed = True
-        elif self._send(data, (floating, self._settings.mtc_event_port)):
-            self._owed = False
-            self.sent[Command.MONITOR_READY.name] += 1
+            return
+        data = mtc_message.encode_ready_for_mtc_agent()
+        self._send(data, (floating, self._settings.mtc_event_port), self._asked)
+
+    def _asked(self, taken: bool) -> None:
+        """Count it, and ask again at the next refresh if it did not go out."""
+        self._owed = not taken
+        self.intake.count_sent(Command.MONITOR_READY.name, taken)
 
     def refresh(self) -> None:
         """The addresses may have changed: bind, and ask if that could not be done before."""
@@ -66,18 +63,12 @@ class MtcLink:
             self.ask_for_hosts()
 
     def _on_datagram(self, data: bytes, source: str, _port: int) -> None:
-        """Believe, decode, pass on; what fails is dropped, counted, logged now and then."""
-        try:
+        """Believe, decode, pass on."""
+        with self.intake.guard(source):
             if not self._own.is_own(source):
                 raise PeerError("stranger")
             message = mtc_message.decode(data)
             if message.signature != mtc_message.MTC_SIGNATURE:
                 raise ProtocolError("bad_signature")
             self._on_command(message)
-        except PeerError as error:
-            self.dropped[error.reason] += 1
-            count = self._throttle.hit((error.reason, source))
-            if count is not None:
-                log.warning("command from %s dropped: %s (%d so far)", source, error, count)
-            return
-        self.received[Command(message.command).name] += 1
+            self.intake.received[Command(message.command).name] += 1

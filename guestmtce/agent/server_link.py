@@ -5,8 +5,8 @@ Decides who is believed and where commands go. What a message does is `core.agen
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -18,19 +18,17 @@ from guestmtce.core.shared.errors import PeerError
 from guestmtce.core.shared.mtc_message import MtcMessage
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command
-from guestmtce.runtime.log import Throttle
+from guestmtce.runtime.intake import Intake
 from guestmtce.runtime.loop import Loop
 
 log = logging.getLogger(__name__)
-
-_LOG_EVERY = 100
 
 
 class ServerLink:
     """Sockets on the floating and the local address, one port.
 
     `on_event(host, message)` is called for what is believed; it may raise PeerError, which
-    costs that message only. `received`, `sent`, `dropped` count by command or reason.
+    costs that message only.
     """
 
     def __init__(
@@ -41,14 +39,11 @@ class ServerLink:
         inventory: Inventory,
         on_event: Callable[[Host, MtcMessage], object],
     ) -> None:
-        self.received: Counter[str] = Counter()
-        self.sent: Counter[str] = Counter()
-        self.dropped: Counter[str] = Counter()
+        self.intake = Intake(log, "event")
         self._settings = settings
         self._own = own
         self._inventory = inventory
         self._on_event = on_event
-        self._throttle = Throttle(_LOG_EVERY)
         self.receiver = Receiver(
             loop, lambda: [own.local, own.floating], settings.rx_port, self._on_datagram
         )
@@ -63,10 +58,8 @@ class ServerLink:
             return self._cannot_send("no_address", host)
         data = mtc_message.encode_agent_command(command, {"source": self._own.source, **members})
         destination = (address, self._settings.server_rx_port)
-        if not self.receiver.send(data, destination, self._own.local):
-            return self._cannot_send("not_sent", host)
-        self.sent[command.name] += 1
-        return True
+        count = functools.partial(self.intake.count_sent, command.name)
+        return self.receiver.send(data, destination, self._own.local, count)
 
     def _address_of(self, host: Host) -> str | None:
         """Return where mtcAgent says that the host is, else what its name says (decision 17)."""
@@ -76,28 +69,20 @@ class ServerLink:
         return named[0] if named else None
 
     def _cannot_send(self, reason: str, host: Host) -> bool:
-        self.dropped[reason] += 1
-        count = self._throttle.hit((reason, host.hostname))
+        count = self.intake.drop(reason, host.hostname)
         if count is not None:
             name = printable(host.hostname)
             log.warning("cannot send to %s: %s (%d so far)", name, reason, count)
         return False
 
     def _on_datagram(self, data: bytes, source: str, _port: int) -> None:
-        """Decode, believe, pass on; what fails is dropped, counted, logged now and then."""
-        try:
+        """Decode, believe, pass on."""
+        with self.intake.guard(source):
             message = mtc_message.decode(data)
             if message.command == Command.LOOPBACK:
                 return
-            host = self._believe(message, source)
-            self._on_event(host, message)
-        except PeerError as error:
-            self.dropped[error.reason] += 1
-            count = self._throttle.hit((error.reason, source))
-            if count is not None:
-                log.warning("event from %s dropped: %s (%d so far)", source, error, count)
-            return
-        self.received[Command(message.command).name] += 1
+            self._on_event(self._believe(message, source), message)
+            self.intake.received[Command(message.command).name] += 1
 
     def _believe(self, message: MtcMessage, source: str) -> Host:
         """Return the host that the message is from; raises PeerError if it is not from there."""

@@ -15,10 +15,10 @@ from guestmtce.core.agent.rules import AgentRules
 from guestmtce.core.agent.vim_queue import Delivery, Ended, Kind
 from guestmtce.core.shared.errors import PeerError
 from guestmtce.core.shared.http1 import encode_request, host_header
+from guestmtce.core.shared.limits import EveryNth
 from guestmtce.core.shared.text import printable
 from guestmtce.runtime.http_client import RESET, TIMEOUT, Exchange, Outcome
-from guestmtce.runtime.log import Throttle
-from guestmtce.runtime.loop import Loop, Timer
+from guestmtce.runtime.loop import Loop, Timers
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +48,8 @@ class VimApi:
         self._address = address
         self._on_news = on_news
         self._exchanges: dict[Delivery, Exchange] = {}
-        self._timer: Timer | None = None
-        self._due: float | None = None
-        self._throttle = Throttle(_LOG_EVERY)
+        self._timers = Timers(loop)
+        self._throttle = EveryNth(_LOG_EVERY)
         self._is_down = False
         self._stopped = False
         self._on_rest: Callable[[], object] | None = None
@@ -69,7 +68,7 @@ class VimApi:
         now = self._loop.time()
         for delivery in self._rules.queue.poll(now):
             self._start(delivery)
-        self._wake_at(self._rules.queue.wake_at())
+        self._timers.start_at("pump", self._rules.queue.wake_at(), self.pump)
         self._note_rest()
 
     def finish(self, done: Callable[[], object]) -> None:
@@ -87,21 +86,10 @@ class VimApi:
     def stop(self) -> None:
         """Give up everything that is on its way."""
         self._stopped = True
-        self._wake_at(None)
+        self._timers.cancel_all()
         for exchange in self._exchanges.values():
             exchange.cancel()
         self._exchanges.clear()
-
-    def _wake_at(self, when: float | None) -> None:
-        """Have one timer, and move it only when its time has changed."""
-        if when == self._due and (self._timer is None or self._timer.active):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._due = when
-        if when is not None:
-            self._timer = self._loop.call_later(when - self._loop.time(), self.pump)
 
     def _start(self, delivery: Delivery) -> None:
         address = self._address()

@@ -39,7 +39,7 @@ def is_loopback(address: str) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def socket_address(family: socket.AddressFamily, host: str, port: int) -> SocketAddress:
+def socket_address(family: int, host: str, port: int) -> SocketAddress:
     """Return what a socket of `family` takes for a numeric `host`; a scope id is heeded.
 
     Raises OSError if `host` is not numeric (the system would look it up, and block) or not

@@ -11,6 +11,7 @@ import selectors
 import socket
 from collections import deque
 from collections.abc import Callable
+from typing import Optional
 
 from guestmtce.runtime import address as addresses
 from guestmtce.runtime.loop import Loop
@@ -26,35 +27,30 @@ MAX_BACKLOG = 4096
 _SO_RXQ_OVFL = 40
 _ANCILLARY_BYTES = socket.CMSG_SPACE(4)
 
+# What waits: the datagram, where to, and whom to tell what became of it.
+_Queued = tuple[bytes, addresses.SocketAddress, Optional[Callable[[bool], object]]]
+
 
 class DatagramSocket:
-    """A UDP socket bound to `address` (numeric host, port; port 0 takes a free one).
+    """What `bound_socket` returned, on a loop; it belongs to this object from now on.
 
     `on_datagram(data, host, port)` is called for each datagram, with the source's address in
-    its usual spelling (no scope id, IPv4-mapped as IPv4). Raises OSError if it cannot bind.
+    its usual spelling (no scope id, IPv4-mapped as IPv4).
 
-    `received`, `sent`, `errors` count datagrams; `dropped` those that found the backlog full;
-    `overruns` those that the kernel dropped because we were too slow.
+    `overruns` counts datagrams that the kernel dropped because we were too slow to receive them.
     """
 
     def __init__(
         self,
         loop: Loop,
-        address: tuple[str, int],
+        sock: socket.socket,
         on_datagram: Callable[[bytes, str, int], object],
-        *,
-        rcvbuf: int | None = None,
     ) -> None:
-        self.received = 0
-        self.sent = 0
-        self.errors = 0
-        self.dropped = 0
         self.overruns = 0
         self._loop = loop
         self._on_datagram = on_datagram
-        self._backlog: deque[tuple[bytes, addresses.SocketAddress]] = deque()
-        self._family = addresses.family_of(address[0])
-        self._socket = _bound_socket(self._family, address, rcvbuf)
+        self._backlog: deque[_Queued] = deque()
+        self._socket = sock
         self.closed = False
         self._update_interest()
 
@@ -69,43 +65,60 @@ class DatagramSocket:
         """Datagrams that wait to be sent."""
         return len(self._backlog)
 
-    def send(self, data: bytes, destination: tuple[str, int]) -> bool:
-        """Send `data` to (numeric host, port), or queue it; False if it cannot be sent."""
+    def send(
+        self,
+        data: bytes,
+        destination: tuple[str, int],
+        on_end: Callable[[bool], object] | None = None,
+    ) -> bool:
+        """Send `data` to (numeric host, port), or queue it; False if it cannot be sent.
+
+        `on_end(taken)` is called once, now or when its turn in the queue comes: True when the
+        kernel has taken the datagram, False when it refused it or the socket was closed first.
+        """
+        taken = self._send(data, destination, on_end)
+        if taken is not None and on_end is not None:
+            on_end(taken)
+        return taken is not False
+
+    def _send(
+        self, data: bytes, destination: tuple[str, int], on_end: Callable[[bool], object] | None
+    ) -> bool | None:
+        """Return whether the kernel took it, None if that is still to come."""
         if self.closed:
             return False
         try:
-            target = addresses.socket_address(self._family, *destination)
-        except (OSError, ValueError):
-            self.errors += 1
+            target = addresses.socket_address(self._socket.family, *destination)
+        except (OSError, ValueError) as error:
+            log.debug("no address to send to: %s", error)
             return False
-        if self._backlog:
-            return self._queue(data, target)
-        try:
-            self._socket.sendto(data, target)
-        except BlockingIOError:
-            return self._queue(data, target)
-        except OSError as error:
-            self._failed("send", error)
+        if not self._backlog:
+            try:
+                self._socket.sendto(data, target)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                log.debug("datagram send failed: %s", error)
+                return False
+            else:
+                return True
+        if len(self._backlog) >= MAX_BACKLOG:
             return False
-        self.sent += 1
-        return True
+        self._backlog.append((data, target, on_end))
+        self._update_interest()
+        return None
 
     def close(self) -> None:
         """Close now; the backlog is lost. Closing twice does nothing."""
         if self.closed:
             return
         self.closed = True
-        self._backlog.clear()
         self._loop.unwatch(self._socket)
         self._socket.close()
-
-    def _queue(self, data: bytes, target: addresses.SocketAddress) -> bool:
-        if len(self._backlog) >= MAX_BACKLOG:
-            self.dropped += 1
-            return False
-        self._backlog.append((data, target))
-        self._update_interest()
-        return True
+        while self._backlog:
+            _data, _target, on_end = self._backlog.popleft()
+            if on_end is not None:
+                on_end(False)
 
     def _ready(self, events: int) -> None:
         if events & selectors.EVENT_READ:
@@ -123,9 +136,8 @@ class DatagramSocket:
                 return
             except OSError as error:
                 # An ICMP error of an earlier send (ECONNREFUSED, …): that peer is not there.
-                self._failed("receive", error)
+                log.debug("datagram receive failed: %s", error)
                 continue
-            self.received += 1
             if ancillary:
                 self._note_overruns(ancillary)
             self._on_datagram(data, addresses.normalise(source[0]) or source[0], source[1])
@@ -139,30 +151,34 @@ class DatagramSocket:
                 self.overruns = int.from_bytes(data[:4], "little")
 
     def _flush(self) -> None:
-        while self._backlog:
+        while self._backlog and not self.closed:
+            data, target, on_end = self._backlog[0]
             try:
-                self._socket.sendto(*self._backlog[0])
+                self._socket.sendto(data, target)
             except BlockingIOError:
                 break
             except OSError as error:
-                self._failed("send", error)
+                log.debug("datagram send failed: %s", error)
+                taken = False
             else:
-                self.sent += 1
+                taken = True
             self._backlog.popleft()
-        self._update_interest()
-
-    def _failed(self, what: str, error: OSError) -> None:
-        self.errors += 1
-        log.debug("datagram %s failed: %s", what, error)
+            if on_end is not None:
+                on_end(taken)
+        if not self.closed:
+            self._update_interest()
 
     def _update_interest(self) -> None:
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._backlog else 0)
         self._loop.watch(self._socket, events, self._ready)
 
 
-def _bound_socket(
-    family: socket.AddressFamily, address: tuple[str, int], rcvbuf: int | None
-) -> socket.socket:
+def bound_socket(address: tuple[str, int], rcvbuf: int | None = None) -> socket.socket:
+    """Return a non-blocking UDP socket on (numeric host, port); port 0 takes a free one.
+
+    `rcvbuf` is the size of its receive buffer in bytes. Raises OSError if it cannot be bound.
+    """
+    family = addresses.family_of(address[0])
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
         if rcvbuf is not None:

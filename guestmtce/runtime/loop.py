@@ -90,7 +90,6 @@ class Loop:
         self.time = clock
         self.errors = 0
         self.lag = 0.0
-        self.turns = 0
         self._selector = selector if selector is not None else selectors.DefaultSelector()
         # (when, sequence, timer): tuples, because a heap compares them without calling Python.
         self._timers: list[tuple[float, int, Timer]] = []
@@ -104,7 +103,14 @@ class Loop:
 
     def call_later(self, delay: float, callback: Callback, *args: object) -> Timer:
         """Run `callback(*args)` once, `delay` seconds from now (at once if negative)."""
-        timer = Timer(self, self.time() + max(0.0, delay), callback, args)
+        return self._add(self.time() + max(0.0, delay), callback, args)
+
+    def call_at(self, when: float, callback: Callback, *args: object) -> Timer:
+        """Run `callback(*args)` once, at `when` by the loop's clock (at once if that is past)."""
+        return self._add(max(when, self.time()), callback, args)
+
+    def _add(self, when: float, callback: Callback, args: tuple[Any, ...]) -> Timer:
+        timer = Timer(self, when, callback, args)
         heapq.heappush(self._timers, (timer.when, self._sequence, timer))
         self._sequence += 1
         return timer
@@ -158,7 +164,6 @@ class Loop:
             # An earlier callback of this turn may have unwatched or replaced this descriptor.
             if self._selector.get_map().get(key.fd) == key:
                 self._call(key.data, (ready,))
-        self.turns += 1
         self._run_due_timers()
 
     def close(self) -> None:
@@ -235,3 +240,43 @@ class Loop:
         pending, self._signals_pending = self._signals_pending, {}
         for signum in pending:
             self._call(self._signal_callbacks[signum], ())
+
+
+class Timers:
+    """Timers by name, of which each name has at most one running."""
+
+    __slots__ = ("_loop", "_running")
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._running: dict[str, Timer] = {}
+
+    def start(self, name: str, delay: float, callback: Callback, *args: object) -> None:
+        """Run `callback(*args)` once, `delay` seconds from now, and not what `name` was to run."""
+        self.cancel(name)
+        self._running[name] = self._loop.call_later(delay, callback, *args)
+
+    def start_at(self, name: str, when: float | None, callback: Callback, *args: object) -> None:
+        """The same, at `when` by the loop's clock, None for never; moved only if it differs."""
+        running = self._running.get(name)
+        if running is not None and running.active and running.when == when:
+            return
+        self.cancel(name)
+        if when is not None:
+            self._running[name] = self._loop.call_at(when, callback, *args)
+
+    def cancel(self, name: str) -> None:
+        """Let `name` not ring; no error if it does not run."""
+        running = self._running.pop(name, None)
+        if running is not None:
+            running.cancel()
+
+    def active(self, name: str) -> bool:
+        """Return whether `name` is still to ring."""
+        running = self._running.get(name)
+        return running is not None and running.active
+
+    def cancel_all(self) -> None:
+        """Let none ring."""
+        for name in list(self._running):
+            self.cancel(name)

@@ -7,21 +7,22 @@ says READY until the agent speaks, and hands checked messages to the server.
 from __future__ import annotations
 
 import errno
+import functools
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from guestmtce.core.shared import mtc_message
 from guestmtce.core.shared.config import ServerSettings
 from guestmtce.core.shared.errors import PeerError, ProtocolError, StartError
+from guestmtce.core.shared.limits import EveryNth
 from guestmtce.core.shared.mtc_message import MtcMessage
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command
-from guestmtce.runtime.datagram import DatagramSocket
+from guestmtce.runtime.datagram import DatagramSocket, bound_socket
 from guestmtce.runtime.hosts import HostsFile
-from guestmtce.runtime.log import Throttle
-from guestmtce.runtime.loop import Loop, Timer
+from guestmtce.runtime.intake import Intake
+from guestmtce.runtime.loop import Loop, Timers
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ READY_GAPS_SECS = (5.0, 10.0, 20.0, 40.0, 60.0)
 RESOLVE_SECS = 3.0
 RESOLVED_SECS = 60.0
 RECEIVE_BUFFER = 4 * 1024 * 1024
-_LOG_EVERY = 100
+# Of failures to bind, the first is logged, then every so many (5 minutes).
+_BIND_LOG_EVERY = 100
 
 MessageHandler = Callable[[MtcMessage], object]
 
@@ -52,9 +54,7 @@ class AgentLink:
         management_interface: str,
         handlers: Mapping[Command, MessageHandler],
     ) -> None:
-        self.received: Counter[str] = Counter()
-        self.sent: Counter[str] = Counter()
-        self.dropped: Counter[str] = Counter()
+        self.intake = Intake(log, "datagram")
         self.spoken = False
         self._loop = loop
         self._settings = settings
@@ -67,13 +67,18 @@ class AgentLink:
         self._controller: str | None = None
         self._last_speaker: str | None = None
         self._ready_count = 0
-        self._timers: dict[str, Timer] = {}
-        self._throttle = Throttle(_LOG_EVERY)
+        self._timers = Timers(loop)
+        self._bind_failures = EveryNth(_BIND_LOG_EVERY)
 
     @property
     def address(self) -> str | None:
         """Our own address, None while it is not known or not ours yet."""
         return self._socket.address[0] if self._socket else None
+
+    @property
+    def overruns(self) -> int:
+        """Datagrams that the kernel dropped because we were too slow."""
+        return self._socket.overruns if self._socket else 0
 
     @property
     def destination(self) -> str | None:
@@ -106,8 +111,7 @@ class AgentLink:
 
     def close(self) -> None:
         """Stop the timers and close the socket."""
-        for timer in self._timers.values():
-            timer.cancel()
+        self._timers.cancel_all()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -122,26 +126,21 @@ class AgentLink:
 
         Once at least: an agent that has spoken before may not know of our restart.
         """
-        self._start_timer("ready", delay, self._say_ready)
+        self._timers.start("ready", delay, self._say_ready)
 
     def send(self, command: Command, members: dict[str, Any]) -> bool:
         """Send one event to guestAgent; False if there is nowhere to send it."""
         destination = self.destination
         if self._socket is None or destination is None:
-            self.dropped["no_destination"] += 1
+            self.intake.dropped["no_destination"] += 1
             return False
         try:
             data = mtc_message.encode_server_event(command, members)
         except ProtocolError:
-            self.dropped["too_long"] += 1
+            self.intake.dropped["too_long"] += 1
             return False
-        self.sent[command.name] += 1
-        return self._socket.send(data, (destination, self._settings.agent_rx_port))
-
-    def _start_timer(self, name: str, delay: float, callback: Callable[[], object]) -> None:
-        if name in self._timers:
-            self._timers[name].cancel()
-        self._timers[name] = self._loop.call_later(delay, callback)
+        count = functools.partial(self.intake.count_sent, command.name)
+        return self._socket.send(data, (destination, self._settings.agent_rx_port), count)
 
     def _resolve(self) -> None:
         """Read the hosts file again if it changed; often until `controller` is found."""
@@ -152,7 +151,7 @@ class AgentLink:
             address for peer in self._settings.agent_peers for address in self._hosts.lookup(peer)
         )
         delay = RESOLVED_SECS if controller else RESOLVE_SECS
-        self._start_timer("resolve", delay, self._resolve)
+        self._timers.start("resolve", delay, self._resolve)
 
     def _bind(self) -> None:
         address = self._own_address()
@@ -161,15 +160,14 @@ class AgentLink:
             return
         where = (address, self._settings.rx_port)
         try:
-            self._socket = DatagramSocket(
-                self._loop, where, self._on_datagram, rcvbuf=RECEIVE_BUFFER
-            )
+            sock = bound_socket(where, RECEIVE_BUFFER)
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
                 self._bind_later(f"{address} is not an address of this host")
                 return
             reason = error.strerror or str(error)
             raise StartError(f"cannot bind UDP port {where[1]} on {address}: {reason}") from error
+        self._socket = DatagramSocket(self._loop, sock, self._on_datagram)
         log.info("receiving on %s port %d", *where)
 
     def _own_address(self) -> str | None:
@@ -179,9 +177,9 @@ class AgentLink:
         return self._hosts.own_address(self._hostname, self._management_interface)
 
     def _bind_later(self, why: str) -> None:
-        if self._throttle.hit("bind") is not None:
+        if self._bind_failures.hit("bind") is not None:
             log.warning("%s; trying again every %d s", why, int(RESOLVE_SECS))
-        self._start_timer("bind", RESOLVE_SECS, self._bind_again)
+        self._timers.start("bind", RESOLVE_SECS, self._bind_again)
 
     def _bind_again(self) -> None:
         """Bind after the start; a port that is in use by now cannot stop us any more."""
@@ -195,24 +193,18 @@ class AgentLink:
         if self.spoken and self._ready_count:
             return
         if not self.send(Command.MONITOR_READY, {"hostname": self._hostname}):
-            self._start_timer("ready", RESOLVE_SECS, self._say_ready)
+            self._timers.start("ready", RESOLVE_SECS, self._say_ready)
             return
         gap = READY_GAPS_SECS[min(self._ready_count, len(READY_GAPS_SECS) - 1)]
         self._ready_count += 1
-        self._start_timer("ready", gap, self._say_ready)
+        self._timers.start("ready", gap, self._say_ready)
 
     def _on_datagram(self, data: bytes, host: str, _port: int) -> None:
-        """Believe, decode, dispatch; what fails is dropped, counted, logged now and then."""
-        try:
+        """Believe, decode, dispatch."""
+        with self.intake.guard(host):
             if host not in self._believed:
                 raise PeerError("stranger")
-            message = mtc_message.decode(data)
-            self._dispatch(message, host)
-        except PeerError as error:
-            self.dropped[error.reason] += 1
-            count = self._throttle.hit((error.reason, host))
-            if count is not None:
-                log.warning("datagram from %s dropped: %s (%d so far)", host, error, count)
+            self._dispatch(mtc_message.decode(data), host)
 
     def _dispatch(self, message: MtcMessage, host: str) -> None:
         handler = self._handlers.get(message.command)
@@ -222,7 +214,7 @@ class AgentLink:
             raise PeerError("command", f"unknown command {message.command:#x}")
         self._last_speaker = host
         self.spoken = True
-        self.received[Command(message.command).name] += 1
+        self.intake.received[Command(message.command).name] += 1
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%#x from %s: %s", message.command, host, printable(message.members))
         handler(message)

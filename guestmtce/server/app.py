@@ -299,9 +299,10 @@ class GuestServer:
             "host_stalls": stats.host_stalls,
             "votes": dict(stats.votes),
             "bad_messages": dict(stats.bad_messages),
-            "datagrams_received": dict(self.link.received),
-            "datagrams_sent": dict(self.link.sent),
-            "datagrams_dropped": dict(self.link.dropped),
+            "datagrams_received": dict(self.link.intake.received),
+            "datagrams_sent": dict(self.link.intake.sent),
+            "datagrams_dropped": dict(self.link.intake.dropped),
+            "datagram_overruns": self.link.overruns,
             "inotify_overflows": self._directory.overflows,
         }
 

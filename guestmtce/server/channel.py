@@ -18,7 +18,7 @@ from guestmtce.core.server.machine import TimerName
 from guestmtce.core.shared.limits import RateLimit
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command
-from guestmtce.runtime.loop import Loop, Timer
+from guestmtce.runtime.loop import Loop, Timers
 from guestmtce.runtime.stream import Stream, connect_unix
 from guestmtce.server.virtio import ChannelDirectory
 
@@ -77,7 +77,7 @@ class Channel:
         self._directory = directory
         self._owner = owner
         self._stream: Stream | None = None
-        self._timers: dict[TimerName, Timer] = {}
+        self._timers = Timers(loop)
         self._bad_messages = 0
         self._lines = RateLimit(LOG_LINES, LOG_PERIOD_SECS)
         # Device and inode of the file that we are connected to.
@@ -153,20 +153,14 @@ class Channel:
 
     def start_timer(self, name: TimerName, delay: float) -> None:
         """Ring once in `delay` seconds; replaces the running timer of that name."""
-        running = self._timers.get(name)
-        if running is not None:
-            running.cancel()
-        self._timers[name] = self._loop.call_later(delay, self._ring, name)
+        self._timers.start(name.value, delay, self._ring, name, self._loop.time() + delay)
 
     def cancel_timer(self, name: TimerName) -> None:
         """Stop that timer, if it runs."""
-        running = self._timers.pop(name, None)
-        if running is not None:
-            running.cancel()
+        self._timers.cancel(name.value)
 
-    def _ring(self, name: TimerName) -> None:
-        timer = self._timers.pop(name)
-        self.fsm.timer_rang(name, self._loop.time() - timer.when)
+    def _ring(self, name: TimerName, due: float) -> None:
+        self.fsm.timer_rang(name, self._loop.time() - due)
 
     def report(self, command: Command, members: dict[str, Any]) -> None:
         """Tell guestAgent, and the log."""

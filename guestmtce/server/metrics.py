@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from guestmtce.core.shared.limits import EveryNth
 from guestmtce.runtime.files import write_atomic
-from guestmtce.runtime.log import Throttle
 from guestmtce.runtime.loop import Loop, Timer
 from guestmtce.runtime.metrics import Registry
 
@@ -32,7 +32,7 @@ class ServerMetrics:
         self._server = server
         self._path: str | None = None
         self._timer: Timer | None = None
-        self._throttle = Throttle(_LOG_EVERY)
+        self._throttle = EveryNth(_LOG_EVERY)
         self._register()
 
     def start(self, path: str | None) -> None:
@@ -63,7 +63,7 @@ class ServerMetrics:
                 log.warning("cannot write %s: %s", self._path, error.strerror)
 
     def _register(self) -> None:
-        stats, link = self._server.worker.stats, self._server.link
+        stats, intake = self._server.worker.stats, self._server.link.intake
         add = self.registry.collect
         add("gauge", "guestmtce_instances", "Instances by state.", self._states, ("state",))
         for name, help_text, read in (
@@ -79,7 +79,7 @@ class ServerMetrics:
         for name, help_text, counter, label in (
             ("votes", "Votes and notifications ended.", stats.votes, "result"),
             ("bad_messages", "Guest messages refused.", stats.bad_messages, "reason"),
-            ("datagrams_dropped", "Datagrams not taken or not sent.", link.dropped, "reason"),
+            ("datagrams_dropped", "Datagrams not taken or not sent.", intake.dropped, "reason"),
         ):
             self._add_counter(name, help_text, counter, label)
         add(
@@ -120,8 +120,8 @@ class ServerMetrics:
         return int(self._server.worker.reporting)
 
     def _datagrams(self) -> dict[tuple[str, ...], int]:
-        link = self._server.link
+        intake = self._server.link.intake
         counts: dict[tuple[str, ...], int] = {}
-        for direction, counter in (("in", link.received), ("out", link.sent)):
+        for direction, counter in (("in", intake.received), ("out", intake.sent)):
             counts.update({(direction, name): count for name, count in counter.items()})
         return counts

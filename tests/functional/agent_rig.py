@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from guestmtce.agent.app import GuestAgent
 from guestmtce.core.shared.config import AgentSettings, PlatformConf
-from guestmtce.runtime.datagram import DatagramSocket
+from guestmtce.runtime.datagram import DatagramSocket, bound_socket
 from tests.peers import wire
 from tests.peers.root import COMPUTE_0, COMPUTE_1, CONTROLLER, CONTROLLER_0, free_ports
 from tests.simulation import SimulatedLoop
@@ -211,11 +211,13 @@ class PeersRig:
         self.vim = SimulatedVim(self)
         self.to_mtc: list[Seen] = []
         self.to_servers: list[Seen] = []
-        self._mtc = DatagramSocket(loop, (CONTROLLER, ports.mtc_event), self._mtc_received)
+        self._mtc = DatagramSocket(
+            loop, bound_socket((CONTROLLER, ports.mtc_event)), self._mtc_received
+        )
         self.servers = {
             name: DatagramSocket(
                 loop,
-                (HOSTS[name], ports.server),
+                bound_socket((HOSTS[name], ports.server)),
                 lambda data, _host, _port, name=name: self._server_received(name, data),
             )
             for name in ("compute-0", "compute-1")

@@ -369,7 +369,7 @@ def test_strangers_are_not_believed(rig):
     rig.server_sends(_event("STOPPED", "compute-0"), "compute-1")
     rig.server_sends(_event("STOPPED", "compute-9"), "compute-0")
     assert rig.vim.events() == []
-    dropped = rig.agent.server_link.dropped
+    dropped = rig.agent.server_link.intake.dropped
     assert (dropped["stranger"], dropped["unknown_host"]) == (1, 1)
 
 

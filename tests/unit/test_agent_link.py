@@ -105,7 +105,7 @@ def test_the_hosts_file_is_read_again_while_running(server):
         # The old address is no peer any more.
         server.agent.send("QRY_INST")
         assert server.agent.take() == other.take() == []
-        assert server.app.link.dropped["stranger"] == 1
+        assert server.app.link.intake.dropped["stranger"] == 1
     finally:
         other.close()
 
@@ -126,7 +126,7 @@ def test_a_strangers_word_counts_for_nothing(server, name):
         assert server.agent.take() == []
         assert server.app.dump()["instances"] == before
         assert server.app.worker.reporting is True
-        assert server.app.link.dropped["stranger"] == 1
+        assert server.app.link.intake.dropped["stranger"] == 1
     finally:
         stranger.close()
 
@@ -195,7 +195,7 @@ def test_bad_datagrams_are_dropped_and_counted(server, data, reason):
     """ "drops what is shorter, longer, not JSON, or not an object"; an odd uuid crashes nothing."""
     server.start()
     server.agent.send_raw(data)
-    assert server.app.link.dropped == {reason: 1}
+    assert server.app.link.intake.dropped == {reason: 1}
     assert server.app.channels == {}
     assert server.agent.take() == []
 

@@ -14,15 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guestmtce.runtime import log as logs
+from guestmtce.runtime import unix
 from guestmtce.runtime.log import (
     SITE_LINES,
     SITE_PERIOD_SECS,
     LineFormatter,
-    LogFile,
     SiteLimit,
-    SyslogHandler,
-    Throttle,
 )
+from guestmtce.runtime.syslog import MAX_LINE_BYTES, LogFile, StderrHandler, SyslogHandler
 from tests.simulation import Clock
 
 
@@ -237,9 +236,9 @@ def test_a_dead_syslogd_costs_records_and_one_connect_a_second(rig, monkeypatch)
     """Its socket is still there, so the file is not for us: what is lost is counted."""
     Syslogd(rig.path).end(remove=False)
     tries = []
-    connect = logs.unix.connect
+    connect = unix.connect
     monkeypatch.setattr(
-        logs.unix, "connect", lambda *args, **kw: tries.append(args) or connect(*args, **kw)
+        unix, "connect", lambda *args, **kw: tries.append(args) or connect(*args, **kw)
     )
     for _ in range(10):
         rig.say("x")
@@ -301,7 +300,7 @@ def test_a_log_file_that_cannot_be_written_is_counted_not_raised(tmp_path):
 def test_a_long_line_is_cut_in_its_middle(rig):
     rig.say("begin" + "x" * 10_000 + "end")
     line = rig.file.read_bytes()
-    assert len(line) <= logs.MAX_LINE_BYTES
+    assert len(line) <= MAX_LINE_BYTES
     assert b"begin" in line
     assert b" ... " in line
     assert line.endswith(b"end\n")
@@ -326,7 +325,7 @@ def stderr_as_pipe():
 
 
 def stderr_handler():
-    handler = logs.StderrHandler()
+    handler = StderrHandler()
     handler.setFormatter(LineFormatter("guestServer", "compute-0"))
     return handler
 
@@ -367,10 +366,10 @@ def root_logger():
 @pytest.mark.parametrize(
     ("foreground", "syslog", "kinds"),
     [
-        (True, False, [logs.StderrHandler]),
+        (True, False, [StderrHandler]),
         (False, False, [SyslogHandler]),
         (False, True, [SyslogHandler]),
-        (True, True, [logs.StderrHandler, SyslogHandler]),
+        (True, True, [StderrHandler, SyslogHandler]),
     ],
 )
 def test_where_the_log_goes(root_logger, tmp_path, foreground, syslog, kinds):
@@ -400,39 +399,6 @@ def test_what_nobody_caught_is_logged(root_logger, tmp_path):
     except KeyError:
         sys.excepthook(*sys.exc_info())
     assert "KeyError: 'odd'" in (tmp_path / "var/log/guestServer.log").read_text()
-
-
-# Throttle
-
-
-def test_the_first_and_every_nth_are_logged_with_their_count():
-    """ "Repeating conditions are throttled (first, then every Nth with the count)."."""
-    throttle = Throttle(10)
-    assert [n for n in (throttle.hit("x") for _ in range(25)) if n] == [1, 10, 20]
-
-
-def test_conditions_are_counted_apart():
-    throttle = Throttle(10)
-    assert (throttle.hit("a"), throttle.hit("b"), throttle.hit("a")) == (1, 1, None)
-
-
-def test_a_condition_that_ended_begins_anew():
-    throttle = Throttle(10)
-    for _ in range(3):
-        throttle.hit("x")
-    assert throttle.forget("x") == 3
-    assert throttle.forget("x") == 0
-    assert throttle.hit("x") == 1
-
-
-@given(st.lists(st.integers(0, 50), max_size=300))
-def test_the_number_of_conditions_is_bounded_and_the_busiest_stay(keys):
-    throttle = Throttle(1000, max_keys=8)
-    for key in keys:
-        throttle.hit(key)
-        throttle.hit("busy")
-    assert len(throttle._counts) <= 8
-    assert throttle.forget("busy") == len(keys)
 
 
 # The bound on each place in the program

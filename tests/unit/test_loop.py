@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guestmtce.runtime.loop import Loop
+from guestmtce.runtime.loop import Loop, Timers
 from tests.simulation import Clock, SimulatedLoop, SimulatedSelector
 
 
@@ -337,3 +337,82 @@ def test_stop_ends_run_after_the_turn(loop):
     loop.call_later(2.0, rung.append, "too late")
     loop.run()
     assert rung == ["same turn"]
+
+
+# Timers by name
+
+
+@pytest.fixture
+def named():
+    loop = SimulatedLoop()
+    rung = []
+    yield loop, Timers(loop), rung
+    loop.close()
+
+
+def test_a_name_rings_once_with_its_arguments(named):
+    loop, timers, rung = named
+    timers.start("a", 1.0, rung.append, "x")
+    assert timers.active("a")
+    loop.advance(5.0)
+    assert rung == ["x"]
+    assert not timers.active("a")
+
+
+def test_a_name_started_again_replaces_what_it_was_to_run(named):
+    loop, timers, rung = named
+    timers.start("a", 1.0, rung.append, "old")
+    timers.start("a", 2.0, rung.append, "new")
+    timers.start("b", 1.0, rung.append, "b")
+    loop.advance(5.0)
+    assert rung == ["b", "new"]
+
+
+def test_a_callback_may_start_its_own_name_again(named):
+    loop, timers, rung = named
+
+    def ring():
+        rung.append(loop.time())
+        if len(rung) < 3:
+            timers.start("a", 1.0, ring)
+
+    timers.start("a", 1.0, ring)
+    loop.advance(10.0)
+    assert len(rung) == 3
+
+
+def test_cancelled_names_do_not_ring(named):
+    loop, timers, rung = named
+    for name in "abc":
+        timers.start(name, 1.0, rung.append, name)
+    timers.cancel("b")
+    timers.cancel("never started")
+    loop.advance(0.5)
+    assert [timers.active(name) for name in "abc"] == [True, False, True]
+    timers.cancel_all()
+    loop.advance(5.0)
+    assert rung == []
+
+
+def test_a_time_that_stays_the_same_moves_nothing(named):
+    loop, timers, rung = named
+    when = loop.time() + 3.0
+    timers.start_at("a", when, rung.append, "first")
+    timers.start_at("a", when, rung.append, "second")
+    loop.advance(2.9)
+    assert rung == []
+    loop.advance(0.2)
+    assert rung == ["first"]
+    timers.start_at("a", when, rung.append, "again")
+    loop.advance(0.1)
+    assert rung == ["first", "again"]
+
+
+def test_another_time_or_none_replaces_it(named):
+    loop, timers, rung = named
+    timers.start_at("a", loop.time() + 3.0, rung.append, "late")
+    timers.start_at("a", loop.time() + 1.0, rung.append, "early")
+    timers.start_at("b", loop.time() + 1.0, rung.append, "never")
+    timers.start_at("b", None, rung.append, "never")
+    loop.advance(5.0)
+    assert rung == ["early"]

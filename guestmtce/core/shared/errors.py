@@ -27,6 +27,17 @@ class ProtocolError(PeerError):
     """A message that is malformed or out of its range (guest-channel.md, Bad input)."""
 
 
+class Unneeded(GuestError):  # noqa: N818 - it is nobody's error
+    """A message that breaks no rule and changes nothing now (an answer that came too late, …).
+
+    It is counted under `reason`, a short label from a fixed vocabulary, and not warned of.
+    """
+
+    def __init__(self, reason: str, explanation: str = "") -> None:
+        super().__init__(explanation or reason)
+        self.reason = reason
+
+
 class ConfigError(GuestError):
     """A setting that cannot be used: names file, line, section and key; stops start-up."""
 
