@@ -1,0 +1,94 @@
+"""The tables that `docs/` takes from the code: `python3 -m tests.documents` writes them there.
+
+A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`. A test compares.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from guestmtce.core.server import connect, heartbeat, vote
+from guestmtce.core.server.machine import as_markdown
+from guestmtce.core.shared.config import AgentSettings, ServerSettings
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+_REGION = re.compile(r"(<!-- table: (\w+) -->\n).*?(?=<!-- end of table -->)", re.DOTALL)
+
+
+def settings() -> str:
+    """Return the table of every setting: what `etc/guest.ini` explains, in the code's order."""
+    meanings = explained((ROOT / "etc/guest.ini").read_text("utf-8"))
+    owners: dict[tuple[str, str], list[str]] = {}
+    rows: dict[tuple[str, str], dataclasses.Field[object]] = {}
+    for name, kind in (("guestServer", ServerSettings), ("guestAgent", AgentSettings)):
+        for row in dataclasses.fields(kind):
+            key = row.metadata["section"], row.metadata["key"]
+            owners.setdefault(key, []).append(name)
+            rows[key] = row
+    lines = ["| setting | of | default | reload | meaning |", "| --- | --- | --- | --- | --- |"]
+    for section, key in sorted(rows):
+        row = rows[section, key]
+        live = "yes" if row.metadata["live"] else ""
+        lines.append(
+            f"| `[{section}] {key}` | {', '.join(owners[section, key])} | {_default(row)} "
+            f"| {live} | {meanings[section, key]} |"
+        )
+    return "\n".join(lines)
+
+
+def explained(ini: str) -> dict[tuple[str, str], str]:
+    """Return the comment above each key of an ini file, also of those that are commented out."""
+    meanings: dict[tuple[str, str], str] = {}
+    section, comment = "", []
+    for line in ini.splitlines():
+        key = re.match(r";?(\w+) =", line)
+        if line[:1] == "[":
+            section = line[1 : line.index("]")]
+        elif key:
+            text = " ".join(comment).replace(" (reload)", "").replace("<", "&lt;")
+            meanings[section, key[1]] = text
+        elif line[:2] == "; ":
+            comment.append(line[2:].strip())
+        else:
+            comment = []
+    return meanings
+
+
+def _default(row: dataclasses.Field[object]) -> str:
+    if row.metadata["required"]:
+        return "must be given"
+    if row.default is None:
+        return ""
+    if isinstance(row.default, tuple):
+        return f"`{', '.join(row.default)}`"
+    return f"`{row.default}`"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "heartbeat": lambda: as_markdown(heartbeat.TABLE),
+    "connect": lambda: as_markdown(connect.TABLE),
+    "vote": lambda: as_markdown(vote.TABLE),
+    "settings": settings,
+}
+
+
+def renewed(text: str) -> str:
+    """Return a document with its tables as the code has them now."""
+    return _REGION.sub(lambda region: f"{region[1]}{TABLES[region[2]]()}\n", text)
+
+
+def main() -> None:
+    """Write the tables into the documents."""
+    for path in sorted(DOCS.glob("*.md")):
+        text = path.read_text("utf-8")
+        if renewed(text) != text:
+            path.write_text(renewed(text), "utf-8")
+            print(f"{path.name}: renewed")
+
+
+if __name__ == "__main__":
+    main()
