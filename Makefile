@@ -32,7 +32,7 @@ define deb
 
 endef
 
-.PHONY: help demo test lint check coverage bench rpm deb clean \
+.PHONY: help demo test lint check coverage mutants bench rpm deb clean \
 	install install-common install-server install-agent install-client
 
 help: ## list the targets
@@ -63,11 +63,18 @@ coverage: $(VENV)/.installed ## branch coverage of the unit tests; fails under 9
 	@echo 'The core modules alone:'
 	$(VENV)/bin/coverage report --skip-covered --include='guestmtce/core/*' --fail-under=95
 
+mutants: $(VENV)/.mutants ## faults put into the core by seed: how many are noticed; a few minutes
+	$(VENV)/bin/python -m tests.mutants $(MUTANTS)
+
 bench: ## speed and memory, measured
 	$(PYTHON) -m bench
 
 $(VENV)/.installed: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+$(VENV)/.mutants: tests/requirements-mutants.txt $(VENV)/.installed
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
