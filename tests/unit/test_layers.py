@@ -43,7 +43,14 @@ SIBLINGS = {
 
 # Inside core a module imports from its own tier or a lower one (a higher number).
 TIERS = [
-    {"shared.vocabulary", "shared.text", "shared.errors", "shared.limits"},
+    {
+        "shared.vocabulary",
+        "shared.text",
+        "shared.errors",
+        "shared.limits",
+        "shared.condition",
+        "shared.history",
+    },
     {"shared.config", "shared.mtc_message", "shared.http1", "shared.http1_body"},
     {"server.guest_protocol", "agent.vim_messages", "agent.vim_commands"},
     {"server.instance", "agent.inventory"},

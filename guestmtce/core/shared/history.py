@@ -1,0 +1,145 @@
+"""What has happened to an instance: a bounded memory, so that "why?" has an answer afterwards.
+
+Both daemons keep one `History` an instance. guestServer writes what the guest did and what it
+reported; guestAgent what it received, and what became of it at the VIM. The last ENTRIES are kept
+in memory, fewer if their texts are long, 16 KiB an instance in all; each new one is also passed
+to `on_entry`, which writes it to a file and to whoever follows the stream, so that a restart does
+not wipe the answer.
+
+Times are seconds since 1970 by the wall clock: a person compares them with other logs. They
+are never compared with one another by a state machine.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from guestmtce.core.shared.text import printable
+from guestmtce.core.shared.vocabulary import Word
+
+ENTRIES = 64
+EXCHANGES = 32
+DETAIL_LIMIT = 240
+# Characters of all details together: what holds an instance's memory to its 16 KiB.
+TEXT_LIMIT = 2048
+
+
+class What(Word):
+    """The kinds of entry, in the order of an instance's life."""
+
+    FOUND = "found"
+    CONNECTED = "connected"
+    CLOSED = "closed"
+    GONE = "gone"
+    INIT = "init"
+    HEARTBEATING = "heartbeating"
+    MISS = "miss"
+    LOSS = "loss"
+    STOPPED = "stopped"
+    ILL = "ill"
+    WELL = "well"
+    EXIT = "exit"
+    ASKED = "asked"
+    ANSWERED = "answered"
+    HELD = "held"
+    REPORTING = "reporting"
+    REFUSED = "refused"
+    # guestAgent's: what a guestServer said, and what the VIM was told of it.
+    RECEIVED = "received"
+    QUEUED = "queued"
+    TOLD = "told"
+    UNTOLD = "untold"
+    MOVED = "moved"
+
+
+class Entry(NamedTuple):
+    """One thing that happened: when (wall clock), what, and a sentence that is safe to print."""
+
+    at: float
+    what: What
+    detail: str
+
+    def for_operator(self) -> dict[str, Any]:
+        """Return it as guestctl, the page and the events file show it."""
+        return {"at": round(self.at, 3), "what": self.what.value, "detail": self.detail}
+
+
+class History:
+    """The last entries of one instance.
+
+    `wall` returns the wall clock's seconds; `on_entry(entry)` hears of each new one.
+    """
+
+    __slots__ = ("_entries", "_on_entry", "_text", "_wall")
+
+    def __init__(
+        self, wall: Callable[[], float], on_entry: Callable[[Entry], object] | None = None
+    ) -> None:
+        self._wall = wall
+        self._on_entry = on_entry
+        self._entries: deque[Entry] = deque()
+        self._text = 0
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, what: What, detail: str = "") -> Entry:
+        """Remember that `what` happened now; `detail` may hold a peer's text."""
+        entry = Entry(self._wall(), what, printable(detail, DETAIL_LIMIT))
+        self._entries.append(entry)
+        self._text += len(entry.detail)
+        while len(self._entries) > ENTRIES or self._text > TEXT_LIMIT:
+            self._text -= len(self._entries.popleft().detail)
+        if self._on_entry is not None:
+            self._on_entry(entry)
+        return entry
+
+    def last(self, *kinds: What) -> Entry | None:
+        """Return the newest entry of these kinds."""
+        return next((entry for entry in reversed(self._entries) if entry.what in kinds), None)
+
+    def for_operator(self) -> list[dict[str, Any]]:
+        """Return the entries, oldest first."""
+        return [entry.for_operator() for entry in self._entries]
+
+
+class Exchange(NamedTuple):
+    """One message on the channel.
+
+    `what` is its direction and type, and what was odd about it: `> challenge`,
+    `< challenge_response late`. `secs` is how long the guest took, for an answer that matched.
+    """
+
+    at: float
+    what: str
+    secs: float | None = None
+
+    def for_operator(self) -> dict[str, Any]:
+        """Return it as guestctl shows it."""
+        took = None if self.secs is None else round(self.secs * 1000, 1)
+        return {"at": round(self.at, 3), "what": self.what, "ms": took}
+
+
+class Exchanges:
+    """The last messages on one channel: two appends a heartbeat, of texts that are constants."""
+
+    __slots__ = ("_ring",)
+
+    def __init__(self) -> None:
+        self._ring: deque[tuple[float, str, float | None]] = deque(maxlen=EXCHANGES)
+
+    def __iter__(self) -> Iterator[Exchange]:
+        return map(Exchange._make, self._ring)
+
+    def add(self, at: float, what: str, secs: float | None = None) -> None:
+        """Remember a message; `at` is the wall clock's."""
+        self._ring.append((at, what, secs))
+
+    def for_operator(self) -> list[dict[str, Any]]:
+        """Return the messages, oldest first."""
+        return [exchange.for_operator() for exchange in self]

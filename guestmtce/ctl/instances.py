@@ -1,0 +1,136 @@
+"""Instances as guestctl lists them: found by name, UUID or prefix, what is wrong first.
+
+Rows are what the daemons' control sockets say; everything printed goes through `cell`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from guestmtce.core.shared.condition import Condition, Diagnosis, in_words
+from guestmtce.core.shared.text import printable
+from guestmtce.ctl.table import cell
+
+Row = Mapping[str, Any]
+
+_CONDITIONS = {condition.value: condition for condition in Condition}
+_SHORT_UUID = 8
+
+
+def diagnosis_of(row: Row) -> Diagnosis | None:
+    """Return what a daemon says of the instance's condition; None if it says nothing known."""
+    condition = _CONDITIONS.get(str(row.get("condition")))
+    if condition is None:
+        return None
+    since, detail = row.get("since"), row.get("detail")
+    return Diagnosis(
+        condition,
+        float(since) if isinstance(since, (int, float)) else None,
+        printable(detail) if isinstance(detail, str) else "",
+    )
+
+
+def health(row: Row, now: float) -> str:
+    """Return the condition in words, as of `now` (wall clock)."""
+    diagnosis = diagnosis_of(row)
+    return "?" if diagnosis is None else in_words(diagnosis, now)
+
+
+# Columns by name: the heading is the name in capitals, the value is made from a row and the time.
+COLUMNS: dict[str, Callable[[Row, float], str]] = {
+    "name": lambda row, _now: cell(row.get("name")),
+    "instance": lambda row, _now: cell(str(row.get("uuid", ""))[:_SHORT_UUID]),
+    "uuid": lambda row, _now: cell(row.get("uuid")),
+    "host": lambda row, _now: cell(row.get("host")),
+    "health": health,
+    "last-answer": lambda row, now: _ago(row.get("last_answer"), now),
+    "reporting": lambda row, _now: "on" if row.get("reporting") is True else "off",
+    "action": lambda row, _now: cell(row.get("corrective_action")),
+    "interval": lambda row, _now: _milliseconds(row.get("interval_ms")),
+    "misses": lambda row, _now: str(row.get("misses", "-")),
+    "losses": lambda row, _now: str(row.get("failures", "-")),
+    "state": lambda row, _now: cell(row.get("state")),
+    "channel": lambda row, _now: cell(row.get("channel")),
+}
+# What fits 80 columns, and what `-o wide` adds.
+NARROW = ("name", "instance", "host", "health", "last-answer", "reporting")
+WIDE = (
+    "name",
+    "uuid",
+    "host",
+    "health",
+    "last-answer",
+    "reporting",
+    "action",
+    "interval",
+    "losses",
+    "state",
+)
+
+
+def _ago(at: object, now: float) -> str:
+    if not isinstance(at, (int, float)):
+        return "-"
+    secs = max(0.0, now - at)
+    return f"{secs:.1f} s" if secs < 10 else f"{int(secs)} s"  # noqa: PLR2004 - a digit less
+
+
+def _milliseconds(value: object) -> str:
+    return f"{value} ms" if isinstance(value, int) else "-"
+
+
+def worst_first(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows sorted: what is wrong first, then by name and UUID."""
+
+    def key(row: Row) -> tuple[int, str, str]:
+        diagnosis = diagnosis_of(row)
+        rank = -1 if diagnosis is None else diagnosis.rank
+        return rank, str(row.get("name", "")), str(row.get("uuid", ""))
+
+    return sorted(rows, key=key)
+
+
+def matching(rows: Sequence[Row], asked: str) -> list[Row]:
+    """Return the rows that `asked` may mean: by UUID, else by name, else by prefix of either."""
+    word = asked.lower()
+    for fits in (
+        lambda row: row.get("uuid") == word,
+        lambda row: row.get("name") == asked,
+        lambda row: str(row.get("uuid", "")).startswith(word),
+        lambda row: str(row.get("name", "")).startswith(asked),
+    ):
+        found = [row for row in rows if fits(row)]
+        if found and asked:
+            return found
+    return []
+
+
+def selected(
+    rows: Sequence[Row], *, conditions: Sequence[Condition] = (), host: str | None = None
+) -> list[Row]:
+    """Return the rows of these conditions and this host; without either, all of them."""
+    words = {condition.value for condition in conditions}
+    return [
+        row
+        for row in rows
+        if (not words or row.get("condition") in words) and host in (None, row.get("host"))
+    ]
+
+
+def columns(option: str | None) -> tuple[str, ...]:
+    """Return the columns that `-o` names; raises ValueError for one that there is not."""
+    if option is None:
+        return NARROW
+    if option == "wide":
+        return WIDE
+    names = tuple(option.lower().split(","))
+    unknown = [name for name in names if name not in COLUMNS]
+    if unknown:
+        raise ValueError(f"no column {printable(unknown[0])}; there are {', '.join(COLUMNS)}")
+    return names
+
+
+def cells(rows: Sequence[Row], names: Sequence[str], now: float) -> list[dict[str, str]]:
+    """Return each row as column name to text, ready for a table."""
+    return [{name: COLUMNS[name](row, now) for name in names} for row in rows]

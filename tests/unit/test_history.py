@@ -1,0 +1,79 @@
+"""The memory of an instance: bounded, safe to print, in the order of what happened."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import deque
+
+import pytest
+
+from guestmtce.core.shared.history import ENTRIES, EXCHANGES, Exchanges, History, What
+
+
+class Wall:
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_last_entries_are_kept_in_their_order():
+    wall = Wall()
+    history = History(wall)
+    for number in range(ENTRIES + 10):
+        wall.now += 1
+        history.add(What.MISS, str(number))
+    assert len(history) == ENTRIES
+    assert next(entry.detail for entry in history) == "10"
+    assert [entry["at"] for entry in history.for_operator()] == sorted(
+        entry.at for entry in history
+    )
+
+
+def test_each_entry_is_passed_on_once():
+    heard = []
+    history = History(Wall(), heard.append)
+    entry = history.add(What.ILL, "fan broken")
+    assert heard == [entry]
+    assert history.last(What.ILL, What.LOSS) == entry
+    assert history.last(What.LOSS) is None
+
+
+def test_a_guests_text_is_made_safe_and_cut():
+    """Whatever a guest says, an entry is one printable line."""
+    entry = History(Wall()).add(What.ILL, "a\nb\x1b[2J\u202e" + "x" * 1000)
+    assert entry.detail.isprintable()
+    assert len(entry.detail) < 300
+    json.dumps(entry.for_operator())
+
+
+def test_exchanges_say_direction_type_and_time():
+    exchanges = Exchanges()
+    exchanges.add(1.0, "> challenge")
+    exchanges.add(1.0126, "< challenge_response", 0.0126)
+    exchanges.add(2.0, "< challenge_response late")
+    assert exchanges.for_operator() == [
+        {"at": 1.0, "what": "> challenge", "ms": None},
+        {"at": 1.013, "what": "< challenge_response", "ms": 12.6},
+        {"at": 2.0, "what": "< challenge_response late", "ms": None},
+    ]
+    for number in range(EXCHANGES * 2):
+        exchanges.add(float(number), "> challenge")
+    assert len(list(exchanges)) == EXCHANGES
+
+
+@pytest.mark.parametrize("length", [0, 20, 32, 100, 500])
+def test_a_full_memory_of_one_instance_is_within_16_kib(length):
+    """The bound that the memory of 10,000 instances is planned with, however long the texts."""
+    history, exchanges = History(Wall()), Exchanges()
+    for number in range(ENTRIES * 2):
+        history.add(What.ANSWERED, "x" * length + str(number)[:length])
+    for number in range(EXCHANGES * 2):
+        exchanges.add(1_700_000_000.0 + number, "< challenge_response", 0.01 + number)
+    assert len(history) == ENTRIES or length > 20
+    entries = sum(map(sys.getsizeof, (part for entry in history for part in (entry, *entry[::2]))))
+    messages = len(list(exchanges)) * (sys.getsizeof((1, 2, 3)) + 2 * sys.getsizeof(1.5))
+    rings = 2 * sys.getsizeof(deque([0] * ENTRIES))
+    assert entries + messages + rings <= 16 * 1024
