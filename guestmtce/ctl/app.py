@@ -1,4 +1,4 @@
-"""guestctl: what the daemons on this host say of themselves (operations.md, guestctl).
+"""guestctl: what the daemons on this host know, and why (operations.md, guestctl).
 
 Talks to whichever of guestServer and guestAgent run here, by way of their control sockets.
 May block: it is a command, not a daemon.
@@ -8,184 +8,44 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
+import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from guestmtce import __version__
-from guestmtce.ctl.table import Style, cell, fields, table
-from guestmtce.runtime import control, files
-
-DAEMONS = ("guestServer", "guestAgent")
-
-OK, FAILED, NOTHING_RUNS = 0, 1, 3
-
-_INSTANCE_COLUMNS = (
-    "uuid",
-    "host",
-    "name",
-    "state",
-    "connected",
-    "reporting",
-    "heartbeating",
-    "interval_ms",
-)
-_HOST_COLUMNS = ("hostname", "uuid", "ip", "personality", "reporting", "instances")
-
-# What only a daemon that was not stopped leaves in /var/run. A daemon that was, by SM on a
-# controller that is standby now, is not missed.
-_RUN_FILES = ("pid", "ctl")
+from guestmtce.ctl import events, instances
+from guestmtce.ctl.ask import FAILED, OK, Reply, ask_all
+from guestmtce.ctl.commands import COMMANDS, Context, Shown
+from guestmtce.ctl.table import Style
 
 # Written out, because argparse breaks the longer names off from their texts.
 _EPILOG = """\
 commands:
-  status      state, version and numbers of each daemon
-  instances   the instances, in a table
-  hosts       the hosts that guestAgent knows, in a table
-  show UUID   all that is known of one instance
+  status              state, version and numbers of each daemon
+  instances           the instances, what is wrong first
+                      [--lost] [--ill] [--host NAME] [-o wide | -o COLUMN,...]
+  hosts               the hosts that guestAgent knows
+  show INSTANCE       all that is known of one instance
+  why INSTANCE        what happened to it, as a story with times
+  events [INSTANCE]   what happened, [-f] as it happens, [--since 1h]
+  watch               the instances, again every two seconds
+  stats               the daemons' metrics
+  log-level N         debug level of the daemons, until they are started again
+  doctor              everything that has to be right on this host, and what to do if not
+
+An INSTANCE is named by its name, its UUID, or the beginning of either.
 
 exit status:
   0  done; for status: every daemon that was started here, and not stopped, is healthy
-  1  status: a daemon is down or degraded; otherwise: not found, or no answer
-  2  wrong usage
+  1  status: a daemon is down or degraded; doctor: a warning; otherwise: not found, no answer,
+     or the output cannot be written
+  2  wrong usage; doctor: something that must be right is wrong
   3  neither daemon runs
+  4  permission denied: run it as root
 """
-
-
-class Reply(NamedTuple):
-    """What came of asking one daemon. `answer` is None unless it answered.
-
-    `state` is "answered"; "silent" (runs, but does not answer, or not to us); "down" (it
-    ended without having been stopped); or "absent".
-    """
-
-    daemon: str
-    state: str
-    answer: dict[str, Any] | None
-    reason: str
-
-
-def ask_daemon(root: str, daemon: str, request: Mapping[str, Any]) -> Reply:
-    """Ask one daemon; what goes wrong is in the reply."""
-    path = files.under(root, f"/var/run/{daemon}.ctl")
-    try:
-        answer = control.ask(path, dict(request))
-    except (FileNotFoundError, ConnectionRefusedError):
-        known = any(
-            os.path.exists(files.under(root, f"/var/run/{daemon}.{suffix}"))
-            for suffix in _RUN_FILES
-        )
-        if known:
-            return Reply(daemon, "down", None, "it ended without having been stopped")
-        return Reply(daemon, "absent", None, "does not run")
-    except OSError as error:
-        return Reply(daemon, "silent", None, error.strerror or str(error))
-    except ValueError as error:
-        return Reply(daemon, "silent", None, str(error))
-    return Reply(daemon, "answered", answer, "")
-
-
-def status(replies: Sequence[Reply]) -> tuple[int, dict[str, Any]]:
-    """Return the exit status, and by daemon what it said of itself and its state.
-
-    The state is "healthy", "degraded", or, of one that did not answer, that of the reply.
-    """
-    shown: dict[str, Any] = {}
-    for reply in replies:
-        if reply.answer is None:
-            shown[reply.daemon] = {"state": reply.state, "reason": reply.reason}
-        else:
-            state = "healthy" if reply.answer.get("healthy") is True else "degraded"
-            shown[reply.daemon] = {"state": state, **reply.answer}
-    healthy = all(entry["state"] in ("healthy", "absent") for entry in shown.values())
-    return (OK if healthy else FAILED), shown
-
-
-def listed(replies: Sequence[Reply], member: str) -> tuple[int, dict[str, Any]]:
-    """Return the exit status, and by daemon what it has under `member` of its answer."""
-    shown = {
-        reply.daemon: reply.answer[member]
-        for reply in replies
-        if reply.answer is not None and member in reply.answer
-    }
-    return (OK if shown else FAILED), shown
-
-
-def status_lines(shown: Mapping[str, Any], style: Style) -> list[str]:
-    """Return `status` as text: a line for each daemon, its numbers below."""
-    lines: list[str] = []
-    for daemon, entry in shown.items():
-        if lines:
-            lines.append("")
-        state = entry["state"]
-        about = cell(entry.get("reason"))
-        if "pid" in entry:
-            uptime = duration(entry.get("uptime_secs"))
-            about = f"pid {cell(entry['pid'])}, version {cell(entry.get('version'))}, up {uptime}"
-        lines.append(f"{style.mark('heading', daemon)}: {style.mark(state, state)} ({about})")
-        lines += [f"  problem: {cell(problem)}" for problem in entry.get("problems", ())]
-        lines += fields(entry.get("summary", {}), "  ")
-    return lines
-
-
-def duration(seconds: object) -> str:
-    """Return a number of seconds as an operator would say it: `3 d 4 h`, `5 min 6 s`."""
-    if not isinstance(seconds, (int, float)):
-        return "?"
-    minutes, secs = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (secs, "s")]
-    while len(parts) > 1 and parts[0][0] == 0:
-        del parts[0]
-    return " ".join(f"{number} {unit}" for number, unit in parts[:2])
-
-
-def instance_lines(shown: Mapping[str, Any], style: Style) -> list[str]:
-    """Return `instances` as text: a table for each daemon, as they may differ."""
-    return _tables(shown, _INSTANCE_COLUMNS, style)
-
-
-def host_lines(shown: Mapping[str, Any], style: Style) -> list[str]:
-    """Return `hosts` as text."""
-    return _tables(shown, _HOST_COLUMNS, style)
-
-
-def _tables(shown: Mapping[str, Any], columns: Sequence[str], style: Style) -> list[str]:
-    lines: list[str] = []
-    for daemon, rows in shown.items():
-        if lines:
-            lines.append("")
-        lines.append(f"{style.mark('heading', daemon)}: {len(rows)}")
-        lines += table(rows, columns, style) if rows else []
-    return lines
-
-
-def show_lines(shown: Mapping[str, Any], style: Style) -> list[str]:
-    """Return `show` as text: all that each daemon knows of the instance."""
-    lines: list[str] = []
-    for daemon, entry in shown.items():
-        if lines:
-            lines.append("")
-        lines += [style.mark("heading", daemon), *fields(entry, "  ")]
-    return lines
-
-
-class Command(NamedTuple):
-    """How to make something of the replies: as data, and the data as text."""
-
-    data: Callable[[Sequence[Reply]], tuple[int, dict[str, Any]]]
-    text: Callable[[Mapping[str, Any], Style], list[str]]
-
-
-COMMANDS = {
-    "status": Command(status, status_lines),
-    "instances": Command(lambda replies: listed(replies, "instances"), instance_lines),
-    "hosts": Command(lambda replies: listed(replies, "hosts"), host_lines),
-    "show": Command(lambda replies: listed(replies, "instance"), show_lines),
-}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -205,41 +65,48 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", prog="guestctl", help=argparse.SUPPRESS
     )
-    for name in COMMANDS:
-        command = commands.add_parser(name, parents=[common])
-        if name == "show":
-            command.add_argument("uuid", metavar="UUID")
+    parsers = {name: commands.add_parser(name, parents=[common]) for name in COMMANDS}
+    for name in ("show", "why"):
+        parsers[name].add_argument("instance", metavar="INSTANCE")
+    for name in ("instances", "watch"):
+        add = parsers[name].add_argument
+        add("--lost", action="store_true", help="only those that are lost")
+        add("--ill", action="store_true", help="only those that say that they are ill")
+        add("--host", metavar="NAME", help="only those on this host")
+        add("-o", dest="columns", metavar="COLUMNS", type=_columns, help="wide, or column names")
+    parsers["events"].add_argument("instance", metavar="INSTANCE", nargs="?")
+    parsers["events"].add_argument("-f", "--follow", action="store_true", help="as they happen")
+    parsers["events"].add_argument(
+        "--since", metavar="SPAN", type=_span, help="such as 90s, 10m, 1h, 2d"
+    )
+    parsers["log-level"].add_argument("level", metavar="N", type=int, choices=range(8))
     return parser
 
 
-def run(arguments: argparse.Namespace, style: Style) -> tuple[int, str, str]:
-    """Do what the command line says; return exit status, output, and complaint."""
-    request = {"command": arguments.command}
-    if arguments.command == "show":
-        request["uuid"] = arguments.uuid.lower()
-    root = os.path.abspath(arguments.root) if "root" in arguments else ""
-    replies = [ask_daemon(root, daemon, request) for daemon in DAEMONS]
-    command = COMMANDS[arguments.command]
-    code, shown = command.data(replies)
-    if all(reply.state in ("down", "absent") for reply in replies):
-        code = NOTHING_RUNS
-    lines = [_json(shown)] if "json" in arguments else command.text(shown, style)
-    output = "".join(line + "\n" for line in lines)
-    return code, output, "" if shown else _complaint(replies)
+def _columns(text: str) -> str:
+    try:
+        instances.columns(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
-def _json(value: object) -> str:
-    # ASCII, so that a terminal is safe from all but DEL, which JSON leaves as it is.
-    return json.dumps(value, indent=2).replace("\x7f", "\\u007f")
+def _span(text: str) -> float:
+    try:
+        return events.parse_span(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _complaint(replies: Sequence[Reply]) -> str:
-    """Return why there is nothing to show, a line for each daemon."""
-    return "".join(
-        f"guestctl: {reply.daemon}: {cell(reason)}\n"
-        for reply in replies
-        for reason in [reply.answer.get("error") if reply.answer else reply.reason]
-    )
+def run(options: argparse.Namespace, style: Style, room: int | None = None) -> Shown:
+    """Do what the command line says."""
+    root = os.path.abspath(options.root) if "root" in options else ""
+
+    def ask(request: Mapping[str, Any]) -> list[Reply]:
+        return ask_all(root, request)
+
+    context = Context(options, root, ask, style, time.time, room)
+    return COMMANDS[options.command](context)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -247,15 +114,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = build_parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    code, output, complaint = run(chosen, Style(colour=_wants_colour()))
-    sys.stderr.write(complaint)
+    on_terminal = sys.stdout.isatty()
+    room = shutil.get_terminal_size().columns if on_terminal else None
     try:
-        sys.stdout.write(output)
+        shown = run(chosen, Style(colour=_wants_colour()), room)
+        sys.stderr.write(shown.complaint)
+        for line in shown.lines:
+            sys.stdout.write(line + "\n")
+            if chosen.command in ("events", "watch"):
+                sys.stdout.flush()
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        return OK
     except BrokenPipeError:
-        # The reader has seen enough (`| head`); nor may the exit handlers write to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code
+        _drop_output()  # the reader has seen enough (`| head`)
+        return shown.status
+    except OSError as error:
+        _drop_output()
+        sys.stderr.write(f"guestctl: cannot write the output: {error.strerror}\n")
+        return FAILED
+    return shown.status
+
+
+def _drop_output() -> None:
+    """Let the exit handlers not write to an output that does not take it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _wants_colour() -> bool:

@@ -7,6 +7,7 @@ connects to the VIM and says nothing blocks it for 15 s). Exit status as Nagios 
 from __future__ import annotations
 
 import configparser
+import contextlib
 import os
 import socket
 import stat
@@ -225,7 +226,8 @@ def _service_manager(patient: Patient) -> Iterator[Finding]:
         return
     remedy = f"sqlite3 {SM_DATABASE} < guest-agent.sql (in /usr/share/doc, see sm/README.md)"
     try:
-        with sqlite3.connect(f"file:{patient.path(SM_DATABASE)}?mode=ro", uri=True) as database:
+        uri = f"file:{patient.path(SM_DATABASE)}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
             query = "SELECT COUNT(*) FROM SERVICES WHERE NAME = 'guest-agent'"
             (count,) = database.execute(query).fetchone()
     except sqlite3.Error as error:

@@ -12,12 +12,14 @@ from typing import Any
 from guestmtce.runtime.log import one_line
 
 _GAP = "  "
+_LEAST_WIDTH = 6
 _RESET = "\x1b[0m"
 _COLOURS = {
     "healthy": "\x1b[32m",
     "degraded": "\x1b[33m",
     "down": "\x1b[31m",
     "silent": "\x1b[31m",
+    "forbidden": "\x1b[31m",
     "heading": "\x1b[1m",
 }
 
@@ -58,14 +60,46 @@ def width(text: str) -> int:
     return columns
 
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], style: Style) -> list[str]:
-    """Return aligned lines, a heading first; a column that no row has is left out."""
+def table(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Iterable[str],
+    style: Style,
+    room: int | None = None,
+) -> list[str]:
+    """Return aligned lines, a heading first; a column that no row has is left out.
+
+    `room`: how many columns the terminal has. What is wider is cut, the widest column first.
+    """
     shown = [column for column in columns if any(column in row for row in rows)]
     heading = [column.upper().replace("_", "-") for column in shown]
     grid = [heading, *([cell(row.get(column)) for column in shown] for row in rows)]
     widths = [max(map(width, column)) for column in zip(*grid)]
-    lines = [_line(cells, widths) for cells in grid]
+    if room is not None:
+        widths = _fit(widths, room - len(_GAP) * (len(widths) - 1))
+    lines = [
+        _line([cut(text, most) for text, most in zip(cells, widths)], widths) for cells in grid
+    ]
     return [style.mark("heading", lines[0]), *lines[1:]]
+
+
+def _fit(widths: list[int], room: int) -> list[int]:
+    """Return widths that are `room` at most together, if that can be: the widest ones give."""
+    fitted = list(widths)
+    over = sum(fitted) - room
+    while over > 0 and max(fitted) > _LEAST_WIDTH:
+        widest = fitted.index(max(fitted))
+        fitted[widest] -= 1
+        over -= 1
+    return fitted
+
+
+def cut(text: str, most: int) -> str:
+    """Return `text` in `most` columns at most, an ellipsis at its end if it was cut."""
+    if width(text) <= most:
+        return text
+    while text and width(text) > most - 1:
+        text = text[:-1]
+    return text + "…"
 
 
 def fields(values: Mapping[str, Any], indent: str = "") -> list[str]:

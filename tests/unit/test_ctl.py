@@ -8,13 +8,16 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guestmtce.ctl import app
+from guestmtce.ctl import app, commands, events
+from guestmtce.ctl.ask import Reply
+from guestmtce.ctl.commands import to_json
 from guestmtce.ctl.table import Style, cell, fields, table, width
 from guestmtce.runtime import control
 
@@ -126,12 +129,21 @@ def test_a_degraded_daemon_is_1(daemons, capsys):
 
 @pytest.mark.parametrize(
     "failure",
-    [TimeoutError("the daemon does not answer"), PermissionError(13, "Permission denied")],
+    [TimeoutError("the daemon does not answer"), OSError(5, "Input/output error")],
 )
 def test_a_daemon_that_does_not_answer_is_1(daemons, failure, capsys):
     daemons.server(failure)
     assert daemons.run("status") == 1
     assert f"guestServer: silent ({failure.strerror or failure})" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["status"], ["instances"], ["show", UUID], ["events"]])
+def test_whoever_may_not_ask_is_told_what_to_do_4(daemons, command, capsys):
+    """The control socket is root's: an exit status of its own."""
+    daemons.server(PermissionError(13, "Permission denied"))
+    assert daemons.run(*command) == 4
+    captured = capsys.readouterr()
+    assert "Permission denied: run guestctl as root" in captured.out + captured.err
 
 
 def test_an_answer_that_is_none_is_1(daemons):
@@ -187,14 +199,12 @@ def test_status(daemons, capsys):
 
 def test_instances_are_an_aligned_table(daemons, capsys):
     daemons.server({"instances": INSTANCES})
-    assert daemons.run("instances") == 0
+    assert daemons.run("instances", "-o", "uuid,name,state") == 0
     assert capsys.readouterr().out.splitlines() == [
         "guestServer: 2",
-        f"{'UUID':36}  HOST       NAME  STATE              CONNECTED  REPORTING  HEARTBEATING"
-        "  INTERVAL-MS",
-        f"{UUID}  compute-0  vm-1  waiting_challenge  yes        no         yes           1000",
-        f"{UUID.replace('8', '9')}  compute-0  -     waiting_init       -          -          -"
-        "             -",
+        f"{'UUID':36}  NAME  STATE",
+        f"{UUID.replace('8', '9')}  -     waiting_init",
+        f"{UUID}  vm-1  waiting_challenge",
     ]
 
 
@@ -234,7 +244,7 @@ def test_json_has_a_member_for_each_daemon(daemons, capsys):
     assert shown["guestAgent"] == {"state": "absent", "reason": "does not run"}
     daemons.server({"instances": INSTANCES})
     daemons.run("--json", "instances")
-    assert json.loads(capsys.readouterr().out) == {"guestServer": INSTANCES}
+    assert json.loads(capsys.readouterr().out) == {"guestServer": INSTANCES[::-1]}
 
 
 def test_options_may_stand_on_either_side_of_the_command(daemons, capsys):
@@ -259,7 +269,7 @@ def test_no_guest_text_reaches_the_terminal_as_it_is(name, key):
 
 @given(st.text())
 def test_json_is_safe_for_a_terminal_too(name):
-    shown = app._json({"name": name})
+    (shown,) = to_json({"name": name})
     assert shown.isascii()
     assert shown.replace("\n", "").isprintable()
     assert json.loads(shown) == {"name": name}
@@ -297,12 +307,145 @@ def test_wide_and_combining_characters_are_aligned():
     [(0, "0 s"), (61, "1 min 1 s"), (3_600, "1 h 0 min"), (100_000, "1 d 3 h"), (None, "?")],
 )
 def test_durations(seconds, text):
-    assert app.duration(seconds) == text
+    assert commands.duration(seconds) == text
 
 
 def test_colour_marks_states():
     assert Style(colour=True).mark("down", "down") == "\x1b[31mdown\x1b[0m"
     assert Style(colour=False).mark("down", "down") == "down"
+
+
+# One instance, by whatever name
+
+
+def test_an_instance_is_found_by_its_name(daemons, capsys):
+    daemons.server({"instances": INSTANCES, "instance": {**INSTANCES[0], "history": HISTORY}})
+    assert daemons.run("why", "vm-1") == 0
+    assert [request["command"] for request in daemons.requests[::2]] == ["instances", "show"]
+    assert daemons.requests[-1]["uuid"] == UUID
+    out = capsys.readouterr().out
+    assert f"vm-1 ({UUID}) on compute-0, as guestServer saw it" in out
+    assert "LOST: no answer for 2.0 s" in out
+
+
+def test_a_name_that_may_be_several_is_refused_with_their_names(daemons, capsys):
+    rows = [{**INSTANCES[0], "name": name, "uuid": f"{name}-u"} for name in ("web-1", "web-2")]
+    daemons.server({"instances": rows})
+    assert daemons.run("why", "web") == 1
+    assert "web may be 2 instances: web-1 (web-1-u), web-2 (web-2-u)" in capsys.readouterr().err
+    assert daemons.run("show", "nobody") == 1
+    assert "no instance has the name or UUID nobody" in capsys.readouterr().err
+
+
+HISTORY = [
+    {"at": 1_700_000_000.0, "what": "heartbeating", "detail": ""},
+    {"at": 1_700_000_002.0, "what": "loss", "detail": "no answer for 2.0 s"},
+]
+
+
+def test_show_ends_with_history_and_messages(daemons, capsys):
+    messages = [{"at": 1_700_000_000.0, "what": "< challenge_response", "ms": 12.6}]
+    daemons.server({"instance": {**INSTANCES[0], "history": HISTORY, "exchanges": messages}})
+    daemons.run("show", UUID)
+    out = capsys.readouterr().out
+    assert out.index("misses") < out.index("history:") < out.index("last messages:")
+    assert out.rstrip().endswith("< challenge_response  12.6 ms")
+
+
+# Events, stats, log level, doctor
+
+
+EVENTS = [
+    {"number": 1, "at": 1_700_000_000.0, "uuid": UUID, "name": "vm-1", "what": "init"},
+    {"number": 2, "at": 1_700_000_060.0, "uuid": "9" * 36, "what": "loss", "detail": "2.0 s"},
+]  # fmt: skip
+
+
+def test_events_are_told_in_the_order_of_their_time(daemons, capsys):
+    daemons.server({"events": EVENTS, "next": 2})
+    daemons.agent({"events": [{**EVENTS[0], "at": 1_700_000_030.0, "what": "told"}], "next": 1})
+    assert daemons.run("events") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines] == ["guestServer", "guestAgent", "guestServer"]
+    assert lines[0].endswith("guestServer  vm-1  init")
+    assert lines[2].endswith("LOST: 2.0 s")
+
+
+@pytest.mark.parametrize(("arguments", "count"), [(["vm-1"], 1), (["999"], 1), (["x"], 0)])
+def test_events_of_one_instance(daemons, capsys, arguments, count):
+    daemons.server({"events": EVENTS, "next": 2})
+    assert daemons.run("events", *arguments) == 0
+    assert len(capsys.readouterr().out.splitlines()) == count
+
+
+def test_events_since_a_span_ago(daemons, capsys, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_090.0)
+    daemons.server({"events": EVENTS, "next": 2})
+    daemons.run("events", "--since", "1m", "--json")
+    assert [json.loads(line)["number"] for line in capsys.readouterr().out.splitlines()] == [2]
+
+
+def test_following_tells_each_event_once_and_notices_a_restart():
+    answers = iter(
+        [
+            {"events": EVENTS[:1], "next": 1},
+            {"events": EVENTS, "next": 2},
+            {"events": EVENTS, "next": 2},
+            {"events": EVENTS[:1], "next": 1},
+        ]
+    )
+    follower = events.Follower(
+        lambda _request: [Reply("guestServer", "answered", next(answers), "")],
+        events.about(None, None),
+    )
+    told = [[event["number"] for _daemon, event in follower.poll()] for _ in range(4)]
+    assert told == [[1], [2], [], [1]]
+
+
+@pytest.mark.parametrize("wrong", ["", "1", "h", "1w", "-1h", "1h\n"])
+def test_a_span_that_is_none_is_wrong_usage(wrong):
+    with pytest.raises(SystemExit) as caught:
+        app.main(["events", "--since", wrong])
+    assert caught.value.code == 2
+
+
+def test_stats_are_the_metrics_without_comments(daemons, capsys):
+    daemons.server({"metrics": "# HELP a b\n# TYPE a counter\na 5\n"})
+    assert daemons.run("stats") == 0
+    assert capsys.readouterr().out == "a 5\n"
+
+
+def test_log_level(daemons, capsys):
+    daemons.server({"level": 2})
+    assert daemons.run("log-level", "2") == 0
+    assert daemons.requests[0] == {"command": "log-level", "level": 2}
+    assert capsys.readouterr().out == "guestServer: debug level 2\n"
+
+
+def test_watch_without_a_terminal_reprints(daemons, capsys, monkeypatch):
+    """It ends with the daemon: then there is nothing to watch."""
+    daemons.server({"instances": INSTANCES})
+    turns = iter([None, daemons.answers.clear])
+
+    def sleep(_secs):
+        turn = next(turns)
+        if turn:
+            turn()
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert daemons.run("watch") == 0
+    out = capsys.readouterr().out
+    assert out.count("guestServer: 2") == 2
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize("room", [60, 80, 200])
+def test_a_table_is_cut_to_the_terminal(room):
+    rows = [{"a": "x" * 50, "b": "雪" * 30, "c": "short"}]
+    lines = table(rows, ["a", "b", "c"], Style(colour=False), room)
+    assert max(map(width, lines)) <= room
+    assert lines[1].endswith("short")
+    assert ("…" in lines[1]) is (room < 120)
 
 
 # The program
@@ -361,6 +504,14 @@ def test_a_reader_that_has_seen_enough(tmp_path):
     done = guestctl(tmp_path, "status", stdout=write_end, stderr=subprocess.PIPE)
     os.close(write_end)
     assert (done.returncode, done.stderr) == (3, b"")
+
+
+def test_an_output_that_cannot_be_written_is_one_sentence_and_1(tmp_path):
+    """`guestctl > /dev/full`: no traceback."""
+    with open("/dev/full", "wb") as full:
+        done = guestctl(tmp_path, "status", stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr == b"guestctl: cannot write the output: No space left on device\n"
 
 
 def test_a_terminal_that_is_not_unicode(running):

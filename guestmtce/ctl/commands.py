@@ -1,0 +1,346 @@
+"""What each command of guestctl shows: asks the daemons, and makes lines of what they say."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from guestmtce.core.shared.condition import Condition
+from guestmtce.core.shared.vocabulary import canonical_uuid
+from guestmtce.ctl import doctor, events, instances, story
+from guestmtce.ctl.ask import FAILED, OK, Reply, complaint, exit_status, listed
+from guestmtce.ctl.table import Style, cell, fields, table
+
+WATCH_SECS = 2.0
+_HOME = "\x1b[H\x1b[2J"
+_HOST_COLUMNS = ("hostname", "ip", "reporting", "instances", "lost", "ill", "heard", "version")
+
+Lines = Iterator[str]
+
+
+class Context(NamedTuple):
+    """What a command works with.
+
+    `ask` asks both daemons; `now` is the wall clock; `room` is how many columns the terminal has,
+    None where the output goes elsewhere.
+    """
+
+    options: argparse.Namespace
+    root: str
+    ask: Callable[[Mapping[str, Any]], list[Reply]]
+    style: Style
+    now: Callable[[], float]
+    room: int | None
+
+    @property
+    def as_json(self) -> bool:
+        """Whether `--json` was given."""
+        return "json" in self.options
+
+
+class Shown(NamedTuple):
+    """What a command prints, in the order of `lines`, and its exit status when all is printed.
+
+    `complaint` goes to stderr.
+    """
+
+    status: int
+    lines: Lines
+    complaint: str = ""
+
+
+def _result(
+    context: Context, replies: Sequence[Reply], shown: Mapping[str, Any], lines: Lines
+) -> Shown:
+    """Return what is shown, as JSON where that was asked for; nothing to show is a complaint."""
+    return Shown(
+        exit_status(replies, shown),
+        to_json(shown) if context.as_json else lines,
+        "" if shown else complaint(replies),
+    )
+
+
+def to_json(value: object, indent: int | None = 2) -> Lines:
+    """Yield JSON in ASCII, so that a terminal is safe from all but DEL, which is escaped too."""
+    yield json.dumps(value, indent=indent, default=str).replace("\x7f", "\\u007f")
+
+
+def run_status(context: Context) -> Shown:
+    """Show state, version and numbers of each daemon."""
+    replies = context.ask({"command": "status"})
+    shown: dict[str, Any] = {}
+    for reply in replies:
+        if reply.answer is None:
+            shown[reply.daemon] = {"state": reply.state, "reason": reply.reason}
+        else:
+            state = "healthy" if reply.answer.get("healthy") is True else "degraded"
+            shown[reply.daemon] = {"state": state, **reply.answer}
+    healthy = all(entry["state"] in ("healthy", "absent") for entry in shown.values())
+    status = exit_status(replies, listed(replies, "daemon"))
+    if status == OK and not healthy:
+        status = FAILED
+    if context.as_json:
+        return Shown(status, to_json(shown))
+    return Shown(status, iter(status_lines(shown, context.style)))
+
+
+def status_lines(shown: Mapping[str, Any], style: Style) -> list[str]:
+    """Return `status` as text: a line for each daemon, its numbers below."""
+    lines: list[str] = []
+    for daemon, entry in shown.items():
+        if lines:
+            lines.append("")
+        state = entry["state"]
+        about = cell(entry.get("reason"))
+        if "pid" in entry:
+            uptime = duration(entry.get("uptime_secs"))
+            about = f"pid {cell(entry['pid'])}, version {cell(entry.get('version'))}, up {uptime}"
+        lines.append(f"{style.mark('heading', daemon)}: {style.mark(state, state)} ({about})")
+        lines += [f"  problem: {cell(problem)}" for problem in entry.get("problems", ())]
+        lines += fields(entry.get("summary", {}), "  ")
+    return lines
+
+
+def duration(seconds: object) -> str:
+    """Return a number of seconds as an operator would say it: `3 d 4 h`, `5 min 6 s`."""
+    if not isinstance(seconds, (int, float)):
+        return "?"
+    minutes, secs = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (secs, "s")]
+    while len(parts) > 1 and parts[0][0] == 0:
+        del parts[0]
+    return " ".join(f"{number} {unit}" for number, unit in parts[:2])
+
+
+def run_instances(context: Context) -> Shown:
+    """Show the instances of each daemon that knows any, what is wrong first."""
+    options = context.options
+    wanted = [Condition.LOST] * options.lost + [Condition.ILL] * options.ill
+    replies = context.ask({"command": "instances"})
+    shown = {
+        daemon: instances.worst_first(
+            instances.selected(rows, conditions=wanted, host=options.host)
+        )
+        for daemon, rows in listed(replies, "instances").items()
+    }
+    names = instances.columns(options.columns)
+    room = None if options.columns else context.room
+    now = context.now()
+    tables = {
+        daemon: (len(rows), instances.cells(rows, names, now)) for daemon, rows in shown.items()
+    }
+    return _result(context, replies, shown, _tables(tables, names, context.style, room))
+
+
+def run_hosts(context: Context) -> Shown:
+    """Show the hosts that guestAgent knows, with when each was last heard."""
+    replies = context.ask({"command": "hosts"})
+    shown = listed(replies, "hosts")
+    now = context.now()
+    tables = {
+        daemon: (len(rows), [{**row, **_heard(row, now)} for row in rows])
+        for daemon, rows in shown.items()
+    }
+    lines = _tables(tables, _HOST_COLUMNS, context.style, context.room)
+    return _result(context, replies, shown, lines)
+
+
+def _heard(row: Mapping[str, Any], now: float) -> dict[str, str]:
+    if "last_heard" not in row:
+        return {}
+    heard = row["last_heard"]
+    known = isinstance(heard, (int, float))
+    return {"heard": f"{duration(max(0.0, now - heard))} ago" if known else "never"}
+
+
+def _tables(
+    shown: Mapping[str, tuple[int, Sequence[Mapping[str, Any]]]],
+    columns: Sequence[str],
+    style: Style,
+    room: int | None,
+) -> Lines:
+    first = True
+    for daemon, (count, rows) in shown.items():
+        if not first:
+            yield ""
+        first = False
+        yield f"{style.mark('heading', daemon)}: {count}"
+        if rows:
+            yield from table(rows, columns, style, room)
+
+
+class Found(NamedTuple):
+    """What each daemon shows of the instance that was meant; or what was wrong, and how badly."""
+
+    status: int
+    shown: dict[str, Any]
+    complaint: str
+
+
+def _find(context: Context, asked: str) -> Found:
+    uuid = canonical_uuid(asked)
+    if uuid is None:
+        replies = context.ask({"command": "instances"})
+        lists = listed(replies, "instances")
+        found = {
+            row.get("uuid"): row
+            for rows in lists.values()
+            for row in instances.matching(rows, asked)
+        }
+        if len(found) != 1:
+            wrong = _no_single(asked, [*found.values()]) if lists else complaint(replies)
+            return Found(FAILED if lists else exit_status(replies, {}), {}, wrong)
+        uuid = str(next(iter(found)))
+    replies = context.ask({"command": "show", "uuid": uuid})
+    shown = listed(replies, "instance")
+    return Found(exit_status(replies, shown), shown, "" if shown else complaint(replies))
+
+
+def _no_single(asked: str, found: Sequence[Mapping[str, Any]]) -> str:
+    if not found:
+        return f"guestctl: no instance has the name or UUID {cell(asked)}\n"
+    names = ", ".join(f"{cell(row.get('name'))} ({cell(row.get('uuid'))})" for row in found[:10])
+    return f"guestctl: {cell(asked)} may be {len(found)} instances: {names}\n"
+
+
+def run_show(context: Context) -> Shown:
+    """Show all that each daemon knows of one instance."""
+    return _about_one(context, show_lines)
+
+
+def _about_one(context: Context, render: Callable[[Mapping[str, Any], Style], list[str]]) -> Shown:
+    found = _find(context, context.options.instance)
+    lines = to_json(found.shown) if context.as_json else iter(render(found.shown, context.style))
+    return Shown(found.status, lines, found.complaint)
+
+
+def show_lines(shown: Mapping[str, Any], style: Style) -> list[str]:
+    """Return `show` as text: what each daemon knows of the instance, its history last."""
+    lines: list[str] = []
+    for daemon, entry in shown.items():
+        if lines:
+            lines.append("")
+        plain = {key: value for key, value in entry.items() if key not in ("history", "exchanges")}
+        lines += [style.mark("heading", daemon), *fields(plain, "  ")]
+        if entry.get("history"):
+            lines += ["history:", *story.timeline(entry["history"])]
+        if entry.get("exchanges"):
+            lines.append("last messages:")
+            lines += [_exchange(exchange) for exchange in entry["exchanges"]]
+    return lines
+
+
+def _exchange(exchange: Mapping[str, Any]) -> str:
+    took = exchange.get("ms")
+    tail = "" if took is None else f"  {took} ms"
+    return f"  {story.clock(float(exchange.get('at', 0.0)))}  {cell(exchange.get('what'))}{tail}"
+
+
+def run_why(context: Context) -> Shown:
+    """Tell what happened to one instance."""
+
+    def render(shown: Mapping[str, Any], style: Style) -> list[str]:
+        stories = [story.why(*about, context.now(), style) for about in shown.items()]
+        return [
+            line for number, lines in enumerate(stories) for line in [""] * bool(number) + lines
+        ]
+
+    return _about_one(context, render)
+
+
+def run_events(context: Context) -> Shown:
+    """Show what happened, and with `-f` what happens."""
+    options = context.options
+    since = context.now() - options.since if options.since is not None else None
+    follower = events.Follower(context.ask, events.about(options.instance, since))
+    told = [*follower.poll()]
+    status = exit_status(follower.replies, listed(follower.replies, "events"))
+
+    def lines() -> Lines:
+        found: Sequence[tuple[str, Mapping[str, Any]]] = told
+        while True:
+            for daemon, event in found:
+                if context.as_json:
+                    yield from to_json({"daemon": daemon, **event}, indent=None)
+                else:
+                    yield events.line(daemon, event)
+            if not options.follow or status != OK:
+                return
+            time.sleep(events.FOLLOW_SECS)
+            found = [*follower.poll()]
+
+    return Shown(status, lines(), complaint(follower.replies) if status != OK else "")
+
+
+def run_watch(context: Context) -> Shown:
+    """Show the instances again and again: in place on a terminal, else one after the other."""
+    first = run_instances(context)
+
+    def lines() -> Lines:
+        shown = first
+        while shown.status == OK:
+            text = "\n".join(shown.lines)
+            yield f"{_HOME}{text}" if sys.stdout.isatty() else text
+            time.sleep(WATCH_SECS)
+            shown = run_instances(context)
+
+    return Shown(first.status, lines(), first.complaint)
+
+
+def run_stats(context: Context) -> Shown:
+    """Show the daemons' metrics, without the comments that Prometheus wants."""
+    replies = context.ask({"command": "metrics"})
+    shown = listed(replies, "metrics")
+    lines = (
+        cell(line)
+        for text in shown.values()
+        for line in str(text).splitlines()
+        if not line.startswith("#")
+    )
+    return _result(context, replies, shown, lines)
+
+
+def run_log_level(context: Context) -> Shown:
+    """Set the daemons' debug level until they are started again."""
+    replies = context.ask({"command": "log-level", "level": context.options.level})
+    shown = listed(replies, "level")
+    lines = (f"{daemon}: debug level {cell(level)}" for daemon, level in shown.items())
+    return _result(context, replies, shown, lines)
+
+
+def run_doctor(context: Context) -> Shown:
+    """Look at everything that has to be right; the exit status is the worst finding's."""
+    replies = context.ask({"command": "status"})
+    hosts = listed(context.ask({"command": "hosts"}), "hosts")
+    answers = {
+        reply.daemon: {**reply.answer, "hosts": hosts.get(reply.daemon, ())}
+        for reply in replies
+        if reply.answer is not None
+    }
+    down = frozenset(reply.daemon for reply in replies if reply.state == "down")
+    patient = doctor.Patient(context.root, answers, down, context.now())
+    findings = doctor.examine(patient)
+    status = max((int(finding.level) for finding in findings), default=0)
+    if context.as_json:
+        return Shown(status, to_json([finding.for_operator() for finding in findings]))
+    return Shown(status, iter(doctor.report(findings, context.style)))
+
+
+COMMANDS: dict[str, Callable[[Context], Shown]] = {
+    "status": run_status,
+    "instances": run_instances,
+    "hosts": run_hosts,
+    "show": run_show,
+    "why": run_why,
+    "events": run_events,
+    "watch": run_watch,
+    "stats": run_stats,
+    "log-level": run_log_level,
+    "doctor": run_doctor,
+}
