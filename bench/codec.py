@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bench._measure import microseconds, show
 from guestmtce.core.server import guest_protocol
-from guestmtce.core.server.instance import Instance
+from guestmtce.core.server.guest_protocol import Terms
 from guestmtce.core.shared import mtc_message
+from guestmtce.core.shared.mtc_message import InstanceInformation
 from guestmtce.core.shared.vocabulary import Command
 from tests.peers import wire
 
@@ -29,12 +30,16 @@ def run() -> None:
     for name, message in (("challenge_response", answer), ("init", init)):
         line = message.strip(b"\n")
         show(f"decode {name}", microseconds(lambda line=line: guest_protocol.decode(line)), "µs")
-    show("encode challenge", microseconds(lambda: guest_protocol.encode_challenge(7, 8)), "µs")
-    information = Instance(UUID).information("compute-0")
-    data = mtc_message.encode_server_event(Command.QRY_INST, information)
-    show("decode a datagram (QRY_INST)", microseconds(lambda: mtc_message.decode(data)), "µs")
-    show(
-        "encode a datagram (QRY_INST)",
-        microseconds(lambda: mtc_message.encode_server_event(Command.QRY_INST, information)),
-        "µs",
+    writer = guest_protocol.Writer()
+    show("encode challenge", microseconds(lambda: writer.challenge(8)), "µs")
+    terms = Terms()
+    information = InstanceInformation(
+        "compute-0", UUID, True, True, terms.corrective_action, terms.timeouts
     )
+
+    def encode() -> bytes:
+        return mtc_message.encode_server_event(Command.QRY_INST, information.members())
+
+    data = encode()
+    show("decode a datagram (QRY_INST)", microseconds(lambda: mtc_message.decode(data)), "µs")
+    show("encode a datagram (QRY_INST)", microseconds(encode), "µs")

@@ -6,9 +6,10 @@ import itertools
 from typing import Any
 
 from bench._measure import microseconds, show
-from guestmtce.core.server.fsm import InstanceFsm
-from guestmtce.core.server.instance import Instance, Worker
-from guestmtce.core.server.machine import TimerName
+from guestmtce.core.server.instance import Instance
+from guestmtce.core.server.machine import Attempt, TimerName
+from guestmtce.core.server.worker import Worker
+from guestmtce.core.shared.config import ServerSettings
 from tests.peers import wire
 
 UUID = "8d80875b-fa73-4ccb-bce3-1cd4df104401"
@@ -20,7 +21,10 @@ _ANSWER = (
 
 
 class _Port:
-    """Does nothing, at the cost of the call."""
+    """Connects, and does nothing else, at the cost of the call."""
+
+    def connect(self) -> Attempt:
+        return Attempt.OPENED
 
     def __getattr__(self, _name: str) -> Any:
         return self._ignore
@@ -32,16 +36,18 @@ class _Port:
 def run() -> None:
     numbers = itertools.count(1_000_000_000)
     seconds = itertools.count()
-    worker = Worker("compute-0", clock=lambda: next(seconds), random_number=lambda: next(numbers))
-    instance = Instance(UUID)
-    fsm = InstanceFsm(instance, worker, _Port())
-    fsm.file_found()
-    fsm.connected()
-    fsm.received(wire.message("init", 1, **wire.init_body()))
+    settings = ServerSettings(2401, 2411)
+    worker = Worker(
+        "compute-0", settings, clock=lambda: next(seconds), random_number=lambda: next(numbers)
+    )
+    instance = Instance(UUID, worker, _Port())
+    instance.file_found()
+    instance.received(wire.message("init", 1, **wire.init_body()))
+    challenges = instance.heartbeat.challenges
 
     def beat() -> None:
-        fsm.received(_ANSWER % instance.challenges[-1])
-        fsm.timer_rang(TimerName.TICK, 0.0)
+        instance.received(_ANSWER % challenges[-1])
+        instance.timer_rang(TimerName.TICK, 0.0)
 
     show("one heartbeat, without sockets and timers", microseconds(beat), "µs")
     assert worker.stats.heartbeats >= 100_000, "it must have been heartbeating"

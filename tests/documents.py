@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from guestmtce.core.server import connect, heartbeat, vote
-from guestmtce.core.server.machine import as_markdown
+from guestmtce.core.server.machine import Row
 from guestmtce.core.shared.config import AgentSettings, ServerSettings
 
 ROOT = Path(__file__).parents[1]
@@ -66,6 +67,15 @@ def _default(row: dataclasses.Field[object]) -> str:
     if isinstance(row.default, tuple):
         return f"`{', '.join(row.default)}`"
     return f"`{row.default}`"
+
+
+def as_markdown(table: Mapping[tuple[Any, Any], Row[Any]]) -> str:
+    """Return a state table as the documentation shows it."""
+    lines = ["| state | input | next state | action |", "| --- | --- | --- | --- |"]
+    for (state, event), row in table.items():
+        action = row.handler.__name__.lstrip("_").replace("_", " ")
+        lines.append(f"| {state.value} | {event.value} | {row.next_state.value} | {action} |")
+    return "\n".join(lines)
 
 
 TABLES: dict[str, Callable[[], str]] = {

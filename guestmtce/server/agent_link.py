@@ -10,13 +10,12 @@ import errno
 import functools
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from guestmtce.core.shared import mtc_message
 from guestmtce.core.shared.config import ServerSettings
 from guestmtce.core.shared.errors import PeerError, ProtocolError, StartError
 from guestmtce.core.shared.limits import EveryNth
-from guestmtce.core.shared.mtc_message import MtcMessage
+from guestmtce.core.shared.mtc_message import MtcMessage, Ready, Record
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command
 from guestmtce.runtime.datagram import DatagramSocket, bound_socket
@@ -128,14 +127,14 @@ class AgentLink:
         """
         self._timers.start("ready", delay, self._say_ready)
 
-    def send(self, command: Command, members: dict[str, Any]) -> bool:
+    def send(self, command: Command, record: Record) -> bool:
         """Send one event to guestAgent; False if there is nowhere to send it."""
         destination = self.destination
         if self._socket is None or destination is None:
             self.intake.dropped["no_destination"] += 1
             return False
         try:
-            data = mtc_message.encode_server_event(command, members)
+            data = mtc_message.encode_server_event(command, record.members())
         except ProtocolError:
             self.intake.dropped["too_long"] += 1
             return False
@@ -192,7 +191,7 @@ class AgentLink:
     def _say_ready(self) -> None:
         if self.spoken and self._ready_count:
             return
-        if not self.send(Command.MONITOR_READY, {"hostname": self._hostname}):
+        if not self.send(Command.MONITOR_READY, Ready(self._hostname)):
             self._timers.start("ready", RESOLVE_SECS, self._say_ready)
             return
         gap = READY_GAPS_SECS[min(self._ready_count, len(READY_GAPS_SECS) - 1)]

@@ -14,17 +14,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from guestmtce.core.server.guest_protocol import CHALLENGE_LIMIT
-from guestmtce.core.server.instance import Ignored, Worker
+from guestmtce.core.server.worker import Worker
 from guestmtce.core.shared import config
 from guestmtce.core.shared.config import PlatformConf, ServerSettings
 from guestmtce.core.shared.errors import PeerError
-from guestmtce.core.shared.mtc_message import MtcMessage
-from guestmtce.core.shared.vocabulary import (
-    HEARTBEAT_SERVICE,
-    Command,
-    Notification,
-    canonical_uuid,
-)
+from guestmtce.core.shared.mtc_message import Ask, HostState, InstanceState, MtcMessage, Record
+from guestmtce.core.shared.vocabulary import Command, Notification, canonical_uuid
 from guestmtce.runtime import files
 from guestmtce.runtime.control import Handler
 from guestmtce.runtime.hosts import HostsFile
@@ -54,19 +49,19 @@ class GuestServer:
     def __init__(
         self, loop: Loop, settings: ServerSettings, platform: PlatformConf, hostname: str, root: str
     ) -> None:
-        self.settings = settings
         self.hostname = hostname
         self.channels: dict[str, Channel] = {}
         self.worker = Worker(
             hostname=hostname,
+            settings=settings,
             clock=loop.time,
             random_number=lambda: secrets.randbelow(CHALLENGE_LIMIT),
-            failure_threshold=settings.hbs_failure_threshold,
-            pulse_period_ms=settings.hbs_pulse_period_ms,
         )
         self._loop = loop
         self._root = root
-        self._ignored = Ignored()
+        # Instances that guestAgent deleted: their files are passed over. A scan does not revive
+        # them; ADD/MOD_INST or a new create or move event does (decision 11).
+        self._ignored: set[str] = set()
         self._directory = ChannelDirectory(loop, self._path(settings.channel_directory), self)
         handlers: dict[Command, MessageHandler] = {
             Command.ADD_INST: self._provision,
@@ -94,6 +89,11 @@ class GuestServer:
         self._stalled_at = float("-inf")
         self._starved_at = float("-inf")
 
+    @property
+    def settings(self) -> ServerSettings:
+        """The settings in force."""
+        return self.worker.settings
+
     def _path(self, path: str) -> str:
         return files.under(self._root, path)
 
@@ -109,7 +109,7 @@ class GuestServer:
             self._timer.cancel()
         self._directory.stop()
         for channel in self.channels.values():
-            channel.fsm.delete()
+            channel.instance.delete()
         self.channels.clear()
         self._metrics.stop()
         self.link.close()
@@ -117,13 +117,11 @@ class GuestServer:
 
     def reload(self, settings: ServerSettings) -> None:
         """Take over what can change while running (SIGHUP); name the rest in the log."""
-        self.settings, applied, deferred = config.changes(self.settings, settings)
+        self.worker.settings, applied, deferred = config.changes(self.settings, settings)
         for name in applied:
             log.info("%s changed", name)
         for name in deferred:
             log.warning("%s changed: it needs a restart", name)
-        self.worker.failure_threshold = self.settings.hbs_failure_threshold
-        self.worker.pulse_period_ms = self.settings.hbs_pulse_period_ms
         self.link.reload(self.settings)
         self._metrics.start(self._metrics_path())
 
@@ -156,14 +154,14 @@ class GuestServer:
         """The file of an instance was modified."""
         channel = self.channels.get(uuid)
         if channel is not None:
-            channel.fsm.file_changed()
+            channel.instance.file_changed()
 
     def file_gone(self, uuid: str) -> None:
         """The last file of an instance is gone."""
         self._ignored.discard(uuid)
         channel = self.channels.get(uuid)
         if channel is not None:
-            channel.fsm.file_gone()
+            channel.instance.file_gone()
 
     def _channel(self, uuid: str) -> Channel:
         """Return the instance's channel, a new one if it is not known."""
@@ -178,12 +176,12 @@ class GuestServer:
         """Drop an instance and all that runs for it."""
         channel = self.channels.pop(uuid, None)
         if channel is not None:
-            channel.fsm.delete()
+            channel.instance.delete()
             log.info("instance %s: forgotten", uuid)
 
-    def report(self, command: Command, members: dict[str, Any]) -> None:
+    def report(self, command: Command, record: Record) -> None:
         """Send an event of an instance to guestAgent."""
-        self.link.send(command, members)
+        self.link.send(command, record)
 
     def out_of_descriptors(self) -> None:
         """Show for a while that channels wait for a descriptor; they are tried again."""
@@ -197,31 +195,25 @@ class GuestServer:
         self._stalled_at = now
 
     def _provision(self, message: MtcMessage) -> None:
-        """ADD_INST and MOD_INST: known from now on, with this reporting; connect if it can.
-
-        There is one service, so a message without it means that one, as it did to the old daemon.
-        """
-        uuid = message.uuid()
-        reporting = message.switch("state")
-        if "service" in message.members and message.text("service") != HEARTBEAT_SERVICE:
-            raise PeerError("service", "unknown service")
+        """ADD_INST and MOD_INST: known from now on, with this reporting; connect if it can."""
+        uuid, reporting = InstanceState.of(message)
         self._ignored.discard(uuid)
         channel = self._channel(uuid)
-        if channel.instance.reporting != reporting:
+        if channel.instance.heartbeat.reporting != reporting:
             log.info("instance %s: reporting %s", uuid, "on" if reporting else "off")
-        channel.fsm.provision(reporting)
-        if not channel.instance.connected and self._directory.name_of(uuid) is not None:
+        channel.instance.provision(reporting)
+        if not channel.instance.connection.connected and self._directory.find(uuid) is not None:
             channel.file_found()
 
     def _delete_instance(self, message: MtcMessage) -> None:
         """DEL_INST: forget; the file, if it is still there, is passed over (decision 11)."""
         uuid = message.uuid()
         self.forget(uuid)
-        if self._directory.name_of(uuid) is not None:
+        if self._directory.find(uuid) is not None:
             self._ignored.add(uuid)
 
     def _set_host_reporting(self, message: MtcMessage) -> None:
-        reporting = message.switch("heartbeat")
+        reporting = HostState.of(message).reporting
         if reporting != self.worker.reporting:
             log.info("host reporting %s", "on" if reporting else "off")
             self.worker.reporting = reporting
@@ -242,7 +234,7 @@ class GuestServer:
         for _ in range(min(QUERY_PORTION, len(self._unanswered))):
             channel = self.channels.get(self._unanswered.popleft())
             if channel is not None:
-                self.link.send(Command.QRY_INST, channel.instance.information(self.hostname))
+                self.link.send(Command.QRY_INST, channel.instance.for_agent())
         if not self._unanswered and self._asked_again:
             self._asked_again = False
             self._unanswered.extend(self.channels)
@@ -256,13 +248,12 @@ class GuestServer:
         self._ask(message, Notification.IRREVOCABLE)
 
     def _ask(self, message: MtcMessage, notification: Notification) -> None:
-        uuid = message.uuid()
-        event = message.event()
+        uuid, event = Ask.of(message)
         channel = self.channels.get(uuid)
         if channel is None:
             raise PeerError("unknown_instance", f"{notification} {event}: no instance {uuid}")
         log.info("instance %s: asked, %s %s", uuid, notification, event)
-        channel.fsm.ask(event, notification)
+        channel.instance.ask(event, notification)
 
     def problems(self) -> list[str]:
         """Return what makes this daemon degraded, one sentence each."""
@@ -286,8 +277,8 @@ class GuestServer:
             "agent_has_spoken": self.link.spoken,
             "host_reporting": self.worker.reporting,
             "instances": len(self.channels),
-            "connected": sum(channel.instance.connected for channel in channels),
-            "heartbeating": sum(channel.instance.heartbeating for channel in channels),
+            "connected": sum(channel.instance.connection.connected for channel in channels),
+            "heartbeating": sum(channel.instance.heartbeat.heartbeating for channel in channels),
             "ignored": sorted(self._ignored),
             "heartbeats": stats.heartbeats,
             "misses": stats.misses,
@@ -330,10 +321,10 @@ class GuestServer:
         }
 
     def _instances(self) -> list[dict[str, Any]]:
-        return [channel.summary(self.hostname) for channel in self.channels.values()]
+        return [channel.for_operator() for channel in self.channels.values()]
 
     def _show(self, request: dict[str, Any]) -> dict[str, Any]:
         channel = self.channels.get(canonical_uuid(str(request.get("uuid"))) or "")
         if channel is None:
             return {"error": "no such instance"}
-        return {"instance": channel.summary(self.hostname)}
+        return {"instance": channel.for_operator()}

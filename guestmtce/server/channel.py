@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
-import stat
 from typing import Any, Protocol
 
-from guestmtce.core.server.fsm import InstanceFsm
-from guestmtce.core.server.instance import Instance, Worker
-from guestmtce.core.server.machine import TimerName
+from guestmtce.core.server.instance import Instance
+from guestmtce.core.server.machine import Attempt, TimerName
+from guestmtce.core.server.worker import Worker
 from guestmtce.core.shared.limits import RateLimit
+from guestmtce.core.shared.mtc_message import InstanceInformation, Record, VoteAnswer
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command
+from guestmtce.runtime import unix
 from guestmtce.runtime.loop import Loop, Timers
-from guestmtce.runtime.stream import Stream, connect_unix
-from guestmtce.server.virtio import ChannelDirectory
+from guestmtce.runtime.stream import Stream
+from guestmtce.server.virtio import ChannelDirectory, SocketFile
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ _FAULTS = frozenset({Command.HEARTBEAT_LOSS, Command.HEARTBEAT_ILLHEALTH})
 class Owner(Protocol):
     """Who holds the channels: the server."""
 
-    def report(self, command: Command, members: dict[str, Any]) -> object:
+    def report(self, command: Command, record: Record) -> object:
         """Tell guestAgent."""
 
     def forget(self, uuid: str) -> object:
@@ -64,24 +64,22 @@ class Channel:
         "_owner",
         "_stream",
         "_timers",
-        "fsm",
         "instance",
     )
 
     def __init__(
         self, uuid: str, worker: Worker, loop: Loop, directory: ChannelDirectory, owner: Owner
     ) -> None:
-        self.instance = Instance(uuid)
-        self.fsm = InstanceFsm(self.instance, worker, self)
+        self.instance = Instance(uuid, worker, self)
         self._loop = loop
         self._directory = directory
         self._owner = owner
         self._stream: Stream | None = None
+        # The file that we are connected to.
+        self._file: SocketFile | None = None
         self._timers = Timers(loop)
         self._bad_messages = 0
         self._lines = RateLimit(LOG_LINES, LOG_PERIOD_SECS)
-        # Device and inode of the file that we are connected to.
-        self._file: tuple[int, int] | None = None
 
     @property
     def dropped_messages(self) -> int:
@@ -90,59 +88,49 @@ class Channel:
 
     def file_found(self) -> None:
         """The directory has a file for this instance: connect, if it is not what we have."""
-        if self._stream is None:
-            self.fsm.file_found()
-        elif self._identify() != self._file:
+        if not self.instance.connection.connected:
+            self.instance.file_found()
+        elif self._directory.find(self.instance.uuid) != self._file:
             self.note("its socket file was replaced")
-            self.fsm.file_replaced()
-
-    def _identify(self) -> tuple[int, int] | None:
-        name = self._directory.name_of(self.instance.uuid)
-        if name is None:
-            return None
-        try:
-            status = os.lstat(os.path.join(os.fsencode(self._directory.directory), name))
-        except OSError:
-            return None
-        return (status.st_dev, status.st_ino) if stat.S_ISSOCK(status.st_mode) else None
+            self.instance.file_replaced()
 
     def send(self, data: bytes, *, droppable: bool = False) -> None:
         """Queue a whole message for the guest."""
         if self._stream is not None:
             self._stream.send(data, droppable=droppable)
 
-    def connect(self) -> None:
+    def connect(self) -> Attempt:
         """Try the socket file; connecting to a UNIX socket ends at once, either way."""
-        name = self._directory.name_of(self.instance.uuid)
-        if name is None:
-            self.fsm.file_gone()
-            return
-        self._file = self._identify()
+        file = self._directory.find(self.instance.uuid)
+        if file is None:
+            return Attempt.GONE
         try:
-            sock = connect_unix(self._directory.directory, os.fsdecode(name))
-        except FileNotFoundError:
-            if not self._directory.lose(name):
-                self.fsm.connect_failed()
+            sock = unix.connect(file.path)
         except OSError as error:
-            if error.errno in _NO_DESCRIPTORS:
-                self._owner.out_of_descriptors()
-            if self.fsm.connect_failures <= 1:
-                self.note("cannot connect: %s; trying again", error.strerror or error)
-            self.fsm.connect_failed()
-        else:
-            self._stream = Stream(self._loop, sock, on_data=self._received, on_close=self._closed)
-            log.debug("instance %s: connected", self.instance.uuid)
-            self.fsm.connected()
+            return self._not_connected(error)
+        self._stream = Stream(self._loop, sock, on_data=self._received, on_close=self._closed)
+        self._file = file
+        log.debug("instance %s: connected", self.instance.uuid)
+        return Attempt.OPENED
+
+    def _not_connected(self, error: OSError) -> Attempt:
+        if isinstance(error, FileNotFoundError) and not self._directory.find(self.instance.uuid):
+            return Attempt.GONE
+        if error.errno in _NO_DESCRIPTORS:
+            self._owner.out_of_descriptors()
+        if self.instance.connection.failures <= 1:
+            self.note("cannot connect: %s; trying again", error.strerror or error)
+        return Attempt.REFUSED
 
     def _received(self, data: bytes) -> None:
-        self.fsm.received(data)
-        if self.fsm.flooding and self._stream is not None:
+        self.instance.received(data)
+        if self.instance.flooding and self._stream is not None:
             self._stream.pause(FLOOD_PAUSE_SECS)
 
     def _closed(self, reason: str) -> None:
         self._stream = None
         self.note("channel closed (%s)", reason)
-        self.fsm.disconnected()
+        self.instance.disconnected()
 
     def disconnect(self) -> None:
         """Close the channel, if it is open."""
@@ -160,14 +148,14 @@ class Channel:
         self._timers.cancel(name.value)
 
     def _ring(self, name: TimerName, due: float) -> None:
-        self.fsm.timer_rang(name, self._loop.time() - due)
+        self.instance.timer_rang(name, self._loop.time() - due)
 
-    def report(self, command: Command, members: dict[str, Any]) -> None:
+    def report(self, command: Command, record: Record) -> None:
         """Tell guestAgent, and the log."""
         level = logging.WARNING if command in _FAULTS else logging.INFO
         if self._may_log():
-            log.log(level, "instance %s: %s", self.instance.uuid, _describe(command, members))
-        self._owner.report(command, members)
+            log.log(level, "instance %s: %s", self.instance.uuid, _describe(command, record))
+        self._owner.report(command, record)
 
     def forget(self) -> None:
         """No file and nobody named it: nothing is left to know."""
@@ -203,42 +191,22 @@ class Channel:
         """Our host was late; that is the server's to log."""
         self._owner.stalled(late)
 
-    def summary(self, hostname: str) -> dict[str, Any]:
+    def for_operator(self) -> dict[str, Any]:
         """Return the instance as guestctl and the state dump show it."""
-        instance = self.instance
-        terms = instance.terms
         return {
-            "uuid": instance.uuid,
-            "host": hostname,
-            "name": printable(terms.name),
-            "state": self.fsm.heartbeat_state.value,
-            "channel": self.fsm.connect_state.value,
-            "connected": instance.connected,
-            "provisioned": instance.provisioned,
-            "reporting": instance.reporting,
-            "heartbeating": instance.heartbeating,
-            "interval_ms": terms.interval_ms,
-            "corrective_action": str(terms.corrective_action),
-            "vote_secs": terms.vote_secs,
-            "shutdown_notice_secs": terms.shutdown_notice_secs,
-            "suspend_notice_secs": terms.suspend_notice_secs,
-            "resume_notice_secs": terms.resume_notice_secs,
-            "restart_secs": terms.restart_secs,
-            "misses": instance.misses,
-            "failures": instance.failures,
-            "vote": self.fsm.vote_state.value,
+            **self.instance.for_operator(),
             "bad_messages": self._bad_messages,
             "dropped_messages": self.dropped_messages,
             "queued_bytes": self._stream.queued_bytes if self._stream else 0,
         }
 
 
-def _describe(command: Command, members: dict[str, Any]) -> str:
+def _describe(command: Command, record: Record) -> str:
     """Return one line for the log of what is told to guestAgent."""
     name = command.name
-    if command is Command.VOTE_NOTIFY:
-        what = f"{members['notification_type']} {members['event-type']}: {members['vote']}"
-        return f"{name} {what} {printable(members['reason'])}".rstrip()
-    if command is Command.HEARTBEAT_ILLHEALTH:
-        return f"{name} repair-action {members['repair-action']}"
+    if isinstance(record, VoteAnswer):
+        what = f"{record.notification} {record.event}: {record.vote}"
+        return f"{name} {what} {printable(record.reason)}".rstrip()
+    if command is Command.HEARTBEAT_ILLHEALTH and isinstance(record, InstanceInformation):
+        return f"{name} repair-action {record.corrective_action}"
     return name

@@ -107,7 +107,7 @@ class ServerMetrics:
         self.registry.collect("counter", f"guestmtce_{name}_total", help_text, read, (label,))
 
     def _states(self) -> dict[tuple[str, ...], int]:
-        states = Counter(c.fsm.heartbeat_state.value for c in self._server.channels.values())
+        states = Counter(c.instance.heartbeat.state.value for c in self._server.channels.values())
         return {(state,): count for state, count in states.items()}
 
     def _stalls(self) -> int:

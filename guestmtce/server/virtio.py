@@ -54,6 +54,14 @@ class ChannelName(NamedTuple):
     form: int
 
 
+class SocketFile(NamedTuple):
+    """A channel's file, and which one it is: a new QEMU makes another under the same name."""
+
+    path: str
+    device: int
+    inode: int
+
+
 def parse_name(name: bytes) -> ChannelName | None:
     """Return what the name of a channel's file says; None for any other name."""
     for form, pattern in enumerate(_NAME_FORMS):
@@ -84,12 +92,18 @@ class ChannelDirectory:
     was created, deleted and created again costs a look each time and never a wrong state.
     """
 
-    def __init__(self, loop: Loop, directory: str, listener: FileListener) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        directory: str,
+        listener: FileListener,
+        watcher: inotify.Inotify | None = None,
+    ) -> None:
         self.directory = directory
         self.overflows = 0
         self._loop = loop
         self._listener = listener
-        self._inotify = inotify.Inotify()
+        self._inotify = watcher or inotify.Inotify()
         self._watch: int | None = None
         self._watched_inode: tuple[int, int] | None = None
         self._watch_above: int | None = None
@@ -111,21 +125,20 @@ class ChannelDirectory:
         self._loop.unwatch(self._inotify)
         self._inotify.close()
 
-    def name_of(self, uuid: str) -> bytes | None:
-        """Return the file name to connect to for an instance, None if it has no file."""
-        names = self._names.get(uuid)
-        return names[min(names)] if names else None
+    def find(self, uuid: str) -> SocketFile | None:
+        """Return the file to connect to for an instance, None if it has none any more.
 
-    def lose(self, name: bytes) -> bool:
-        """Look again at a file that a connect did not find; False if it is there by now.
-
-        If it is gone the listener is told at once: its event may have been lost, and a later
-        scan must find the file new when it is back.
+        A file whose end inotify did not tell is forgotten, so that a later scan finds it new
+        when it is back. The listener is not told: the caller is.
         """
-        if self._is_socket(name):
-            return False
-        self._gone(name)
-        return True
+        names = self._names.get(uuid, {})
+        for form in sorted(names):
+            file = self._look(names[form])
+            if file is not None:
+                return file
+            del names[form]
+        self._names.pop(uuid, None)
+        return None
 
     def scan(self) -> None:
         """Read the whole directory: tell of what is new and of what is gone."""
@@ -142,7 +155,7 @@ class ChannelDirectory:
             log.warning("cannot read %s: %s", self.directory, error.strerror)
             return
         for name in [name for names in self._names.values() for name in names.values()]:
-            if name not in present or not self._is_socket(name):
+            if name not in present or not self._look(name):
                 self._gone(name)
         for name in sorted(present):
             self._seen(name, fresh=False)
@@ -220,20 +233,23 @@ class ChannelDirectory:
     def _file_event(self, mask: int, name: bytes) -> None:
         if parse_name(name) is None:
             return
-        if not self._is_socket(name):
+        if not self._look(name):
             self._gone(name)
         elif mask & _NEW:
             self._seen(name, fresh=True)
         elif mask & (inotify.IN_ATTRIB | inotify.IN_MODIFY):
             self._changed(name)
 
-    def _is_socket(self, name: bytes) -> bool:
-        """True for a socket; a symlink to one is somebody's trick, and not followed."""
+    def _look(self, name: bytes) -> SocketFile | None:
+        """Return the socket of that name, None for anything else: no symlink is followed."""
+        path = os.path.join(self.directory, os.fsdecode(name))
         try:
-            status = os.lstat(os.path.join(os.fsencode(self.directory), name))
+            status = os.lstat(path)
         except OSError:
-            return False
-        return stat.S_ISSOCK(status.st_mode)
+            return None
+        if not stat.S_ISSOCK(status.st_mode):
+            return None
+        return SocketFile(path, status.st_dev, status.st_ino)
 
     def _is_known(self, name: bytes, channel: ChannelName) -> bool:
         return self._names.get(channel.uuid, {}).get(channel.form) == name
@@ -243,7 +259,7 @@ class ChannelDirectory:
         if channel is None:
             return
         known = self._is_known(name, channel)
-        if (known and not fresh) or not (known or self._is_socket(name)):
+        if (known and not fresh) or not (known or self._look(name)):
             return
         self._names.setdefault(channel.uuid, {})[channel.form] = name
         log.debug("channel %s", printable(name.decode("ascii", "replace")))

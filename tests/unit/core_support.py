@@ -9,12 +9,17 @@ sequence numbers, one question at a time about the heartbeat.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
-from guestmtce.core.server.fsm import InstanceFsm
+from guestmtce.core.server import connect, heartbeat, vote
 from guestmtce.core.server.guest_protocol import MESSAGE_LIMIT
-from guestmtce.core.server.instance import Instance, Worker
-from guestmtce.core.server.machine import TimerName
+from guestmtce.core.server.heartbeat import HeartbeatState
+from guestmtce.core.server.instance import Instance
+from guestmtce.core.server.machine import Attempt, TimerName
+from guestmtce.core.server.worker import Worker
+from guestmtce.core.shared.config import ServerSettings
+from guestmtce.core.shared.mtc_message import Record
 from guestmtce.core.shared.vocabulary import Command, Event, Notification
 
 UUID = "8d80875b-fa73-4ccb-bce3-1cd4df104401"
@@ -111,15 +116,15 @@ class RecordingPort:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.fsm: InstanceFsm
+        self.instance: Instance
         self.outputs: list[Any] = []
         self.sent: list[dict[str, Any]] = []
         self.reports: list[tuple[Command, dict[str, Any]]] = []
         self.notes: list[str] = []
         self.bad: list[tuple[str, bytes]] = []
         self.timers: dict[TimerName, float] = {}
-        # What a connect comes to: "opens", "refused" or "gone".
-        self.connects = "opens"
+        # What a connect comes to.
+        self.connects = Attempt.OPENED
         self.attempts: list[float] = []
         self.open = False
         self.forgotten = False
@@ -142,17 +147,12 @@ class RecordingPort:
         self.droppable.append(droppable)
         self.outputs.append(members["msg_type"])
 
-    def connect(self) -> None:
+    def connect(self) -> Attempt:
         assert not self.open, "connects while it is connected"
         self.attempts.append(self.clock.now)
         self.outputs.append("connect")
-        if self.connects == "opens":
-            self.open = True
-            self.fsm.connected()
-        elif self.connects == "refused":
-            self.fsm.connect_failed()
-        else:
-            self.fsm.file_gone()
+        self.open = self.connects is Attempt.OPENED
+        return self.connects
 
     def disconnect(self) -> None:
         self.open = False
@@ -166,14 +166,14 @@ class RecordingPort:
     def cancel_timer(self, name: TimerName) -> None:
         self.timers.pop(name, None)
 
-    def report(self, command: Command, members: dict[str, Any]) -> None:
+    def report(self, command: Command, record: Record) -> None:
         assert not self.forgotten, "a report of a deleted instance"
-        self.reports.append((command, dict(members)))
+        self.reports.append((command, record.members()))
         self.outputs.append(command)
 
     def forget(self) -> None:
         self.outputs.append("forget")
-        self.fsm.delete()
+        self.instance.delete()
         self.forgotten = True
 
     def note(self, text: str, *args: object) -> None:
@@ -204,16 +204,34 @@ class Rig:
             HOSTNAME,
             clock=self.clock,
             random_number=lambda: next(self.numbers),
-            failure_threshold=threshold,
+            settings=ServerSettings(2401, 2411, hbs_failure_threshold=threshold),
             reporting=host,
         )
         self.stats = self.worker.stats
-        self.instance = Instance(UUID)
         self.port = port(self.clock)
-        self.fsm = InstanceFsm(self.instance, self.worker, self.port)
-        self.port.fsm = self.fsm
+        self.instance = Instance(UUID, self.worker, self.port)
+        self.port.instance = self.instance
         if reporting:
-            self.fsm.provision(True)
+            self.instance.provision(True)
+
+    def check(self) -> None:
+        """Check what holds after each input: of each state the timer runs, and no other."""
+        instance = self.instance
+        due = {
+            heartbeat.TIMERS.get(instance.heartbeat.state),
+            connect.TIMERS.get(instance.connection.state),
+            vote.TIMERS.get(instance.vote.state),
+        }
+        if not instance.heartbeat.heartbeating:
+            due.discard(TimerName.GRACE)
+        assert set(self.port.timers) == due - {None}
+        assert instance.connection.connected == self.port.open
+        assert instance.heartbeat.state is HeartbeatState.WAITING_INIT or self.port.open
+
+    def set_threshold(self, threshold: int) -> None:
+        """The configuration is read again, with another threshold."""
+        settings = replace(self.worker.settings, hbs_failure_threshold=threshold)
+        self.worker.settings = settings
 
     def out(self) -> list[Any]:
         """Return the outputs since the last call of this."""
@@ -223,12 +241,12 @@ class Rig:
     def say(self, *messages: Any) -> None:
         """The guest says these."""
         for members in messages:
-            self.fsm.received(as_line(members))
+            self.instance.received(as_line(members))
 
     def connect(self) -> Rig:
         """The socket file appears, and connecting works."""
-        self.fsm.file_found()
-        assert self.instance.connected
+        self.instance.file_found()
+        assert self.instance.connection.connected
         return self
 
     def answer(self, health: str = "healthy", action: str = "none", **changes: Any) -> None:
@@ -237,11 +255,11 @@ class Rig:
 
     def beat(self, **changes: Any) -> Rig:
         """The guest inits and answers: it is heartbeating, and the outputs are forgotten."""
-        if not self.instance.connected:
+        if not self.instance.connection.connected:
             self.connect()
         self.say(init(**changes))
         self.answer()
-        assert self.instance.heartbeating
+        assert self.instance.heartbeat.heartbeating
         self.out()
         return self
 
@@ -250,7 +268,7 @@ class Rig:
         end = self.clock.now + seconds
         while self.clock.now < end:
             known = self.challenge
-            self.advance(min(self.instance.interval, end - self.clock.now))
+            self.advance(min(self.instance.heartbeat.interval, end - self.clock.now))
             if self.challenge != known:
                 self.answer()
 
@@ -286,7 +304,7 @@ class Rig:
     def _ring_first(self) -> None:
         name = min(self.port.timers, key=lambda timer: self.port.timers[timer])
         when = self.port.timers.pop(name)
-        self.fsm.timer_rang(name, self.clock.now - when)
+        self.instance.timer_rang(name, self.clock.now - when)
 
     def left(self, name: TimerName) -> float | None:
         """Return how long that timer still runs, None if it does not."""
@@ -295,8 +313,8 @@ class Rig:
 
     def vote(self, event: str) -> None:
         """GuestAgent asks for the guest's consent."""
-        self.fsm.ask(Event(event), REVOCABLE)
+        self.instance.ask(Event(event), REVOCABLE)
 
     def notify(self, event: str) -> None:
         """GuestAgent has the guest told."""
-        self.fsm.ask(Event(event), IRREVOCABLE)
+        self.instance.ask(Event(event), IRREVOCABLE)

@@ -232,11 +232,11 @@ class Server:
 
     def heartbeating(self, uuid: str = UUID) -> bool:
         channel = self.app.channels.get(uuid)
-        return channel is not None and channel.instance.heartbeating
+        return channel is not None and channel.instance.heartbeat.heartbeating
 
     def connected(self, uuid: str = UUID) -> bool:
         channel = self.app.channels.get(uuid)
-        return channel is not None and channel.instance.connected
+        return channel is not None and channel.instance.connection.connected
 
     def close(self) -> None:
         assert self.loop.errors == 0, "a callback failed, see the log"

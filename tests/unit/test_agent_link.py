@@ -50,6 +50,14 @@ def test_ready_until_the_agent_has_spoken(server):
     assert server.agent.take() == []
 
 
+def test_a_long_start_delay_delays_no_ready():
+    """READY 2 s after start at the latest, whatever `start_delay` says."""
+    server = Server(start_delay_secs=30).start()
+    server.loop.advance(5)
+    assert len(times(server)) == 1
+    server.close()
+
+
 def test_ready_is_1060_bytes_without_signature_and_says_who(server):
     """ "guestServer sends an all-zero hdr", "Always 1060 bytes"."""
     server.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from guestmtce.core.server.machine import HeartbeatState
+from guestmtce.core.server.heartbeat import HeartbeatState
 from tests.unit.core_support import Rig, action_response, answer, as_line, init, leaving, message
 
 
@@ -23,10 +23,10 @@ def counted(rig: Rig) -> int:
 
 def assert_unharmed(rig: Rig) -> None:
     """Nothing that a guest sends may change how it is served after that."""
-    assert rig.fsm.heartbeat_state is HeartbeatState.WAITING_RESPONSE
-    assert rig.instance.terms.vote_secs == 9
+    assert rig.instance.heartbeat.state is HeartbeatState.WAITING_RESPONSE
+    assert rig.instance.heartbeat.terms.timeouts.vote == 9
     rig.answer()
-    assert rig.fsm.heartbeat_state is HeartbeatState.WAITING_CHALLENGE
+    assert rig.instance.heartbeat.state is HeartbeatState.WAITING_CHALLENGE
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_row_dropped(guest, data, size):
     """Not JSON, not an object, too deep, too long, not UTF-8: dropped, counted."""
     stream = b"\n" + data + b"\n"
     for at in range(0, len(stream), size):
-        guest.fsm.received(stream[at : at + size])
+        guest.instance.received(stream[at : at + size])
     assert guest.out() == []
     assert counted(guest) == 1
     assert len(guest.port.bad) == 1
@@ -87,7 +87,7 @@ def test_row_nacked(guest, members, text):
 
 def test_row_flood(guest):
     """More than 500 messages in a second: the excess is dropped and counted."""
-    guest.fsm.received(as_line({"version": 2}) * 600)
+    guest.instance.received(as_line({"version": 2}) * 600)
     assert len(guest.out()) == 500
     assert guest.stats.bad_messages["rate"] == 100
     guest.advance(0.5)
@@ -102,14 +102,14 @@ def test_row_flood(guest):
 
 def test_flood_of_overlong_messages_is_a_flood(guest):
     """The limit counts messages of any kind."""
-    guest.fsm.received((b"x" * 2000 + b"\n") * 600)
+    guest.instance.received((b"x" * 2000 + b"\n") * 600)
     assert counted(guest) == 600
     assert guest.stats.bad_messages["rate"] == 100
 
 
 def test_empty_lines_are_no_messages(guest):
     """Drops empty lines: they count for nothing."""
-    guest.fsm.received(b"\n" * 10_000)
+    guest.instance.received(b"\n" * 10_000)
     assert counted(guest) == 0
     assert_unharmed(guest)
 
@@ -118,7 +118,7 @@ def test_log_msg_that_is_not_escaped(guest):
     """The old client does not JSON-escape `log_msg`: a bad message, never a crash."""
     line = as_line(answer(guest.challenge, log_msg="MARK"))
     for text in (b'say "no"', b"tab\there", b"\x01", b"cut \xc3"):
-        guest.fsm.received(line.replace(b"MARK", text))
+        guest.instance.received(line.replace(b"MARK", text))
     assert guest.out() == []
     assert counted(guest) == 4
     assert_unharmed(guest)
@@ -127,14 +127,14 @@ def test_log_msg_that_is_not_escaped(guest):
 def test_line_break_in_log_msg_is_two_bad_messages(guest):
     """A newline inside an unescaped text splits the message."""
     line = as_line(leaving()).replace(b"bye", b"by\ne")
-    guest.fsm.received(line)
+    guest.instance.received(line)
     assert guest.out() == []
     assert counted(guest) == 2
 
 
 def test_a_version_of_a_thousand_digits(guest):
     """Bounded encoding: the port checks that the nack is a message of at most 1056 bytes."""
-    guest.fsm.received(b'\n{"version":-' + b"9" * 1000 + b"}\n")
+    guest.instance.received(b'\n{"version":-' + b"9" * 1000 + b"}\n")
     assert guest.out() == ["nack"]
     assert_unharmed(guest)
 
@@ -142,21 +142,21 @@ def test_a_version_of_a_thousand_digits(guest):
 def test_a_message_byte_by_byte(guest):
     """A guest whose bytes arrive one at a time heartbeats like any other."""
     for byte in as_line(answer(guest.challenge)):
-        guest.fsm.received(bytes([byte]))
-    assert guest.fsm.heartbeat_state is HeartbeatState.WAITING_CHALLENGE
+        guest.instance.received(bytes([byte]))
+    assert guest.instance.heartbeat.state is HeartbeatState.WAITING_CHALLENGE
 
 
 def test_good_messages_between_bad_ones(guest):
     """A codec resynchronises after rubbish."""
     good = as_line(answer(guest.challenge))
-    guest.fsm.received(b"}{" * 900 + b"\n\xff\n" + good + b"null\n")
-    assert guest.fsm.heartbeat_state is HeartbeatState.WAITING_CHALLENGE
+    guest.instance.received(b"}{" * 900 + b"\n\xff\n" + good + b"null\n")
+    assert guest.instance.heartbeat.state is HeartbeatState.WAITING_CHALLENGE
     assert counted(guest) == 3
 
 
 def test_what_is_shown_of_a_bad_message_is_bytes(guest):
     """The port gets the line as it came; escaping it is the log's."""
-    guest.fsm.received(b"\n\x1b[2J\n")
+    guest.instance.received(b"\n\x1b[2J\n")
     assert guest.port.bad == [("not_json", b"\x1b[2J")]
 
 

@@ -8,6 +8,7 @@ import os
 import random
 import socket
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -149,7 +150,7 @@ def record_attempts(server):
 
         def connect(self):
             attempts.append(server.loop.clock.now)
-            connect(self)
+            return connect(self)
 
     channel.__class__ = Noting
     return attempts
@@ -187,6 +188,15 @@ def test_accepting_and_closing_at_once_is_no_tight_loop(server):
     guest.hangs_up = False
     server.loop.advance(61)
     assert server.connected()
+
+
+def test_accepting_and_closing_backs_off_after_the_guest_had_spoken_too(server):
+    """What an earlier connection served says nothing of this one."""
+    guest = server.beating()
+    guest.hangs_up = True
+    guest.hang_up()
+    server.loop.advance(60)
+    assert len(guest.accepted) <= 9
 
 
 def test_init_then_close_over_and_over_is_bounded_too(server):
@@ -232,12 +242,12 @@ def test_a_peer_that_never_reads_costs_64_kib_and_loses_whole_challenges(server)
     # The guest answers what it has not read: it goes on being challenged, as in a slow death.
     for number in range(6000):
         server.loop.advance(1)
-        guest.answer(channel.instance.challenges[-1])
+        guest.answer(channel.instance.heartbeat.challenges[-1])
         if number == 3000:
             server.agent.send("VOTE_INST", uuid=UUID, event="stop")
     assert server.heartbeating()
     assert channel.dropped_messages > 1000
-    assert channel.summary("")["queued_bytes"] <= 64 * 1024
+    assert channel.for_operator()["queued_bytes"] <= 64 * 1024
     guest.answers = False
     for _ in range(1000):
         before = len(guest.heard)
@@ -247,7 +257,7 @@ def test_a_peer_that_never_reads_costs_64_kib_and_loses_whole_challenges(server)
             break
     sequences = [message["sequence"] for message in guest.heard]
     assert sequences == sorted(sequences)
-    assert sequences[-1] == channel.instance.sequence, "the newest is there"
+    assert sequences[-1] == channel.instance.heartbeat.writer.sequence, "the newest is there"
     assert "action_notify" in guest.types(), "a vote outlives the challenges"
     missing = set(range(sequences[0], sequences[-1])) - set(sequences)
     assert len(missing) == channel.dropped_messages
@@ -260,8 +270,7 @@ def test_a_tail_that_never_ends_grows_nothing(server):
     for _ in range(300):
         guest.say_raw(b"x" * 4096)
         server.loop.settle()
-    framer = server.app.channels[UUID].fsm._framer
-    assert len(framer._tail) <= 1056
+    assert len(server.app.channels[UUID].instance.connection.framer.tail) <= 1056
     assert server.app.worker.stats.bad_messages == {"too_long": 1}
     assert guest.types().count("nack") == 0
     guest.say_raw(b"\n")
@@ -296,6 +305,50 @@ def test_a_guest_that_floods_waits_after_each_read(server):
         server.loop.advance(0.01)
     assert server.loop.turns - before < 1000
     assert server.app.worker.stats.bad_messages["rate"] > 100_000
+
+
+def test_settings_read_again_serve_the_next_init(server):
+    """SIGHUP: threshold and pulse period at once, for all instances."""
+    guest = server.beating()
+    changed = replace(server.settings, hbs_pulse_period_ms=2000, hbs_failure_threshold=3)
+    server.app.reload(changed)
+    guest.say_init(heartbeat_interval_ms=500)
+    server.loop.settle()
+    heartbeat = server.app.channels[UUID].instance.heartbeat
+    assert heartbeat.interval == 2
+    guest.answers = False
+    server.agent.take()
+    server.loop.advance(7.9)
+    assert server.agent.take() == []
+    server.loop.advance(2.2)
+    assert server.agent.names() == ["STOPPED", "LOSS"]
+
+
+def levels(caplog, word):
+    return [record.levelname for record in caplog.records if word in record.getMessage()]
+
+
+def test_faults_are_warnings_in_the_log(server, caplog):
+    """LOSS and ILLHEALTH are what an operator looks for."""
+    caplog.set_level("INFO")
+    guest = server.beating()
+    guest.answers = False
+    server.loop.advance(1)
+    guest.answer(guest.heard[-1]["heartbeat_challenge"], "unhealthy", "reboot")
+    server.loop.advance(5)
+    assert levels(caplog, "HEARTBEAT_RUNNING") == ["INFO"]
+    assert levels(caplog, "HEARTBEAT_ILLHEALTH") == ["WARNING"]
+    assert levels(caplog, "HEARTBEAT_LOSS") == ["WARNING"]
+
+
+def test_a_failure_to_connect_is_in_the_log_once(server, caplog):
+    """The first attempt, and the one right after it; not each of the many that follow."""
+    caplog.set_level("INFO")
+    server.guest().stop(unlink=False)
+    server.loop.advance(0.05)
+    assert levels(caplog, "cannot connect") == ["INFO"]
+    server.loop.advance(3600)
+    assert levels(caplog, "cannot connect") == ["INFO"] * 2
 
 
 def test_a_guest_has_its_share_of_the_log(server, caplog):
@@ -394,11 +447,11 @@ def test_storm_of_connected_channels_leaks_nothing(server):
 def test_a_want_of_descriptors_is_no_secret_and_passes(server, monkeypatch):
     """`status` says that the daemon is degraded; the channel is tried again."""
 
-    def starve(_directory, _name):
+    def starve(_path):
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as patched:
-        patched.setattr(channel, "connect_unix", starve)
+        patched.setattr(channel.unix, "connect", starve)
         server.guest()
         server.loop.advance(0.05)
         assert any("descriptors" in problem for problem in server.app.problems())

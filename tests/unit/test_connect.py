@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from guestmtce.core.server.machine import TimerName
+from guestmtce.core.server.machine import Attempt, TimerName
 from tests.unit.core_support import STOPPED, VOTE_NOTIFY, Rig, action_response, init, leaving
 
 
@@ -21,9 +21,9 @@ def since(rig: Rig, start: float) -> list[float]:
 
 def test_first_attempt_is_immediate(rig):
     """First attempt immediately when a file appears."""
-    rig.fsm.file_found()
+    rig.instance.file_found()
     assert rig.out() == ["connect"]
-    assert rig.instance.connected
+    assert rig.instance.connection.connected
 
 
 def test_retries_are_a_second_later_and_double_to_a_minute(rig):
@@ -31,8 +31,8 @@ def test_retries_are_a_second_later_and_double_to_a_minute(rig):
 
     One more attempt, at 0.1 s, is for a socket that is bound and does not listen yet.
     """
-    rig.port.connects = "refused"
-    rig.fsm.file_found()
+    rig.port.connects = Attempt.REFUSED
+    rig.instance.file_found()
     start = rig.clock.now
     rig.advance(300)
     assert since(rig, start) == [0, 0.1, 1, 3, 7, 15, 31, 63, 123, 183, 243]
@@ -41,21 +41,21 @@ def test_retries_are_a_second_later_and_double_to_a_minute(rig):
 @pytest.mark.parametrize("news", ["file_found", "file_changed", "file_replaced"])
 def test_fresh_news_of_the_file_resets_the_backoff(rig, news):
     """A fresh inotify event for that file resets the backoff; not connected: retry at once."""
-    rig.port.connects = "refused"
-    rig.fsm.file_found()
+    rig.port.connects = Attempt.REFUSED
+    rig.instance.file_found()
     rig.advance(100)
     rig.port.attempts.clear()
     start = rig.clock.now
-    getattr(rig.fsm, news)()
+    getattr(rig.instance, news)()
     rig.advance(2.9)
     assert since(rig, start) == [0, 0.1, 1]
 
 
 def test_a_success_ends_the_retries(rig):
     """Connected: nothing is tried any more."""
-    rig.port.connects = "refused"
-    rig.fsm.file_found()
-    rig.port.connects = "opens"
+    rig.port.connects = Attempt.REFUSED
+    rig.instance.file_found()
+    rig.port.connects = Attempt.OPENED
     rig.advance(100)
     assert rig.out() == ["connect", "connect"]
     assert rig.left(TimerName.CONNECT) is None
@@ -64,33 +64,46 @@ def test_a_success_ends_the_retries(rig):
 def test_only_messages_prove_a_connection(rig):
     """A successful connect proves little: accepted and closed at once backs off like refused."""
     start = rig.clock.now
-    rig.fsm.file_found()
+    rig.instance.file_found()
     for _ in range(6):
-        rig.fsm.disconnected()
+        rig.instance.disconnected()
         rig.advance(60 - (rig.clock.now - start) % 60)
     attempts = since(rig, start)
     assert attempts[1] >= 0.2
-    assert rig.fsm.connect_failures == 6
-    rig.fsm.disconnected()
+    assert rig.instance.connection.failures == 6
+    rig.instance.disconnected()
     assert rig.left(TimerName.CONNECT) == 32
     rig.out()
+
+
+def test_what_served_once_proves_nothing_of_the_next_connection():
+    """A guest has spoken, then QEMU accepts and hangs up at once: that backs off."""
+    rig = Rig().beat()
+    start = rig.clock.now
+    rig.instance.disconnected()
+    for _ in range(6):
+        left = rig.left(TimerName.CONNECT)
+        assert left is not None
+        rig.advance(left)
+        rig.instance.disconnected()
+    assert since(rig, start)[-6:] == [0, 0.2, 0.4, 1.3, 3.3, 7.3]
 
 
 def test_rubbish_is_no_proof(rig):
     """Only messages count, and rubbish is none."""
     rig.connect()
-    rig.fsm.received(b"\nrubbish\n")
-    rig.fsm.disconnected()
+    rig.instance.received(b"\nrubbish\n")
+    rig.instance.disconnected()
     rig.advance(1)
-    rig.fsm.received(b"\nrubbish\n")
-    rig.fsm.disconnected()
-    assert rig.fsm.connect_failures == 2
+    rig.instance.received(b"\nrubbish\n")
+    rig.instance.disconnected()
+    assert rig.instance.connection.failures == 2
 
 
 def test_a_connection_that_worked_is_tried_again_after_the_gap():
     """After a connection that had worked is closed, wait at least 200 ms."""
     rig = Rig().beat()
-    rig.fsm.disconnected()
+    rig.instance.disconnected()
     assert rig.out() == ["disconnect", STOPPED]
     rig.advance(0.199)
     assert rig.out() == []
@@ -102,9 +115,9 @@ def test_a_connection_that_worked_is_tried_again_after_the_gap():
 def test_no_news_shortens_the_gap(news):
     """At least 200 ms: with no gap the guest misses the hang-up."""
     rig = Rig().beat()
-    rig.fsm.disconnected()
+    rig.instance.disconnected()
     rig.out()
-    getattr(rig.fsm, news)()
+    getattr(rig.instance, news)()
     rig.notify("resume")
     assert rig.out() == []
     rig.advance(0.2)
@@ -114,7 +127,7 @@ def test_no_news_shortens_the_gap(news):
 def test_replaced_file_is_connected_anew():
     """QEMU killed and restarted on the same path: the old channel is closed, the new opened."""
     rig = Rig().beat()
-    rig.fsm.file_replaced()
+    rig.instance.file_replaced()
     assert rig.out() == ["disconnect", STOPPED]
     rig.advance(0.2)
     assert rig.out() == ["connect"]
@@ -124,16 +137,16 @@ def test_replaced_file_is_connected_anew():
 def test_a_connected_channel_heeds_no_news(news):
     """Modified/attribute change → if not connected, retry at once: else nothing."""
     rig = Rig().beat()
-    getattr(rig.fsm, news)()
-    rig.fsm.timer_rang(TimerName.CONNECT)
+    getattr(rig.instance, news)()
+    rig.instance.timer_rang(TimerName.CONNECT)
     assert rig.out() == []
 
 
 def test_a_new_connection_starts_with_an_empty_tail():
     """Keeps an incomplete tail for the next read, per connection."""
     rig = Rig().beat()
-    rig.fsm.received(b'\n{"version":')
-    rig.fsm.disconnected()
+    rig.instance.received(b'\n{"version":')
+    rig.instance.disconnected()
     rig.advance(1)
     rig.out()
     rig.say(init())
@@ -147,24 +160,24 @@ def test_file_gone_forgets_what_nobody_named(rig):
     rig.say(init())
     rig.answer()
     rig.out()
-    rig.fsm.file_gone()
+    rig.instance.file_gone()
     assert rig.out() == ["disconnect", STOPPED, "forget"]
     assert rig.port.timers == {}
 
 
 def test_enoent_is_gone(rig):
     """`ENOENT` means that the channel is gone: forget it."""
-    rig.port.connects = "gone"
-    rig.fsm.file_found()
+    rig.port.connects = Attempt.GONE
+    rig.instance.file_found()
     assert rig.out() == ["connect", "forget"]
     assert rig.port.timers == {}
 
 
 def test_enoent_at_a_retry_is_gone(rig):
     """Also when it was there before."""
-    rig.port.connects = "refused"
-    rig.fsm.file_found()
-    rig.port.connects = "gone"
+    rig.port.connects = Attempt.REFUSED
+    rig.instance.file_found()
+    rig.port.connects = Attempt.GONE
     rig.advance(100)
     assert rig.out() == ["connect", "connect", "forget"]
 
@@ -173,21 +186,21 @@ def test_enoent_at_a_retry_is_gone(rig):
 def test_provisioned_instance_outlives_its_file(reporting):
     """Unless guestAgent has provisioned it: kept with its reporting, unconnected."""
     rig = Rig(reporting=reporting)
-    rig.fsm.provision(reporting)
+    rig.instance.provision(reporting)
     rig.beat()
-    rig.fsm.file_gone()
+    rig.instance.file_gone()
     rig.advance(1000)
     assert rig.out() == ["disconnect", STOPPED]
-    assert rig.instance.reporting is reporting
-    assert not rig.instance.connected
-    rig.fsm.file_found()
+    assert rig.instance.heartbeat.reporting is reporting
+    assert not rig.instance.connection.connected
+    rig.instance.file_found()
     assert rig.out() == ["connect"]
 
 
 def test_named_after_its_file_went(rig):
     """ADD_INST first, file later: wait for the file."""
-    rig.fsm.provision(True)
-    rig.fsm.file_gone()
+    rig.instance.provision(True)
+    rig.instance.file_gone()
     rig.advance(1000)
     assert rig.out() == []
 
@@ -198,7 +211,7 @@ def test_named_after_its_file_went(rig):
 def test_silent_channel_is_reconnected_each_two_minutes(rig):
     """Connected for 120 s with no heartbeating: close and reconnect (and again each 120 s)."""
     start = rig.clock.now
-    rig.fsm.file_found()
+    rig.instance.file_found()
     rig.advance(361)
     assert since(rig, start) == [0, 120.2, 240.4, 360.6]
 
@@ -220,7 +233,7 @@ def test_bad_messages_do_not_count(rig):
     rig.connect()
     rig.out()
     rig.advance(100)
-    rig.fsm.received(b"\n{}\n")
+    rig.instance.received(b"\n{}\n")
     assert rig.out() == ["nack"]
     rig.advance(20)
     assert rig.out() == ["disconnect"]
@@ -329,13 +342,13 @@ def test_suspend_vote_disconnects_nobody():
     rig.vote("suspend")
     rig.say(action_response("suspend", "revocable", "accept"))
     assert rig.out() == ["action_notify", VOTE_NOTIFY]
-    assert rig.instance.connected
+    assert rig.instance.connection.connected
 
 
 def test_suspend_of_a_channel_that_is_being_retried(rig):
     """The instance is suspended all the same: rest 10 s."""
-    rig.port.connects = "refused"
-    rig.fsm.file_found()
+    rig.port.connects = Attempt.REFUSED
+    rig.instance.file_found()
     rig.out()
     rig.notify("suspend")
     assert rig.out() == [VOTE_NOTIFY]
@@ -344,7 +357,7 @@ def test_suspend_of_a_channel_that_is_being_retried(rig):
 
 def test_suspend_of_an_instance_without_file(rig):
     """There is nothing to retry."""
-    rig.fsm.provision(True)
+    rig.instance.provision(True)
     rig.notify("suspend")
     rig.advance(100)
     assert rig.out() == [VOTE_NOTIFY]
@@ -358,15 +371,15 @@ def test_delete_leaves_nothing_behind(state):
     """DEL forgets the instance and closes the channel; every timer is cancelled."""
     rig = Rig()
     if state == "waiting":
-        rig.port.connects = "refused"
-        rig.fsm.file_found()
+        rig.port.connects = Attempt.REFUSED
+        rig.instance.file_found()
     elif state == "connected":
         rig.connect()
     elif state == "heartbeating":
         rig.beat()
-    connected = rig.instance.connected
+    connected = rig.instance.connection.connected
     rig.out()
-    rig.fsm.delete()
+    rig.instance.delete()
     assert rig.out() == (["disconnect"] if connected else [])
     assert rig.port.timers == {}
 
@@ -375,21 +388,21 @@ def test_delete_leaves_nothing_behind(state):
 def test_a_deliberate_hang_up_is_no_failure(how):
     """Closed by us: the backoff starts from its beginning, also where nothing ever came."""
     rig = Rig(reporting=False)
-    rig.port.connects = "refused"
-    rig.fsm.file_found()
+    rig.port.connects = Attempt.REFUSED
+    rig.instance.file_found()
     rig.advance(40)
-    rig.port.connects = "opens"
+    rig.port.connects = Attempt.OPENED
     rig.advance(60)
-    assert rig.instance.connected
-    rig.port.connects = "refused"
+    assert rig.instance.connection.connected
+    rig.port.connects = Attempt.REFUSED
     rig.port.attempts.clear()
     if how == "idle":
         rig.advance(85)
     elif how == "replaced":
-        rig.fsm.file_replaced()
+        rig.instance.file_replaced()
     else:
         rig.notify("suspend")
-    assert not rig.instance.connected
+    assert not rig.instance.connection.connected
     rig.advance(11 if how == "suspend" else 1.2)
     first = rig.port.attempts[0]
     assert since(rig, first)[:3] == [0, 0.1, 1.0]

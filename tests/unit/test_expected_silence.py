@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from guestmtce.core.server.machine import HeartbeatState, TimerName
+from guestmtce.core.server.heartbeat import HeartbeatState
+from guestmtce.core.server.machine import TimerName
 from tests.unit.core_support import LOSS, STOPPED, VOTE_NOTIFY, Rig, action_response, init, leaving
 
 WAITING_INIT = HeartbeatState.WAITING_INIT
@@ -22,8 +23,8 @@ def test_pause_is_waiting_init_at_once_and_no_loss():
     """`pause` complete: `waiting_init` at once (a paused guest must not be lost)."""
     rig = paused()
     assert rig.out() == ["action_notify", VOTE_NOTIFY]
-    assert rig.fsm.heartbeat_state is WAITING_INIT
-    assert rig.instance.heartbeating
+    assert rig.instance.heartbeat.state is WAITING_INIT
+    assert rig.instance.heartbeat.heartbeating
     rig.advance(59.9)
     assert rig.out() == []
     rig.advance(0.1)
@@ -37,11 +38,11 @@ def test_accepted_pause_too_and_one_that_nobody_answers():
     rig = Rig().beat()
     rig.notify("pause")
     rig.say(action_response("pause", "irrevocable", "accept"))
-    assert rig.fsm.heartbeat_state is WAITING_INIT
+    assert rig.instance.heartbeat.state is WAITING_INIT
     rig = Rig(threshold=100).beat()
     rig.notify("pause")
     rig.advance(6.5)
-    assert rig.fsm.heartbeat_state is WAITING_INIT
+    assert rig.instance.heartbeat.state is WAITING_INIT
 
 
 def test_pause_vote_changes_nothing():
@@ -63,7 +64,6 @@ def test_init_before_the_pause_takes_effect_is_never_loss():
     rig.out()
     rig.advance(300)
     assert rig.out() == ["challenge", "challenge", STOPPED]
-    assert not rig.instance.failed
     assert rig.stats.losses == 0
 
 
@@ -86,7 +86,7 @@ def test_misses_of_the_expected_silence_do_not_count_after_it():
     rig.say(init())
     rig.answer()
     rig.advance(2)
-    assert rig.instance.misses == 1
+    assert rig.instance.heartbeat.misses == 1
     rig.notify("unpause")
     rig.out()
     rig.advance(1)
@@ -149,9 +149,9 @@ def test_sixty_seconds_of_answers_end_the_expected_silence():
     rig.say(init())
     rig.answer()
     rig.beats(59)
-    assert rig.fsm.expecting_silence
+    assert rig.instance.heartbeat.expecting_silence
     rig.beats(1)
-    assert not rig.fsm.expecting_silence
+    assert not rig.instance.heartbeat.expecting_silence
     rig.out()
     rig.advance(3)
     assert rig.out()[-1] is LOSS
@@ -166,9 +166,9 @@ def test_a_miss_starts_the_sixty_seconds_again():
     rig.advance(2)
     rig.answer()
     rig.beats(40)
-    assert rig.fsm.expecting_silence
+    assert rig.instance.heartbeat.expecting_silence
     rig.beats(20)
-    assert not rig.fsm.expecting_silence
+    assert not rig.instance.heartbeat.expecting_silence
 
 
 @pytest.mark.parametrize("end", ["exit", "reporting", "disconnect"])
@@ -181,21 +181,21 @@ def test_a_pause_in_the_answers_starts_the_sixty_seconds_again(end):
     if end == "exit":
         rig.say(leaving())
     elif end == "reporting":
-        rig.fsm.provision(False)
-        rig.fsm.provision(True)
+        rig.instance.provision(False)
+        rig.instance.provision(True)
     else:
-        rig.fsm.disconnected()
+        rig.instance.disconnected()
     rig.advance(100)
     rig.say(init())
     rig.answer()
-    assert rig.fsm.expecting_silence
+    assert rig.instance.heartbeat.expecting_silence
 
 
 def test_pause_of_a_guest_that_is_not_there():
     """Closed at once is ended, too: silence is expected, and nothing is to be stopped."""
     rig = Rig().connect()
     rig.notify("pause")
-    assert rig.fsm.expecting_silence
+    assert rig.instance.heartbeat.expecting_silence
     assert rig.left(TimerName.GRACE) is None
     assert rig.out() == ["connect", VOTE_NOTIFY]
 
@@ -205,7 +205,7 @@ def test_suspend_is_stopped_and_disconnected():
     rig = paused("suspend")
     assert sorted(map(str, rig.out()[1:])) == sorted(map(str, ["disconnect", STOPPED, VOTE_NOTIFY]))
     assert [command for command, _ in rig.port.reports[-2:]] == [STOPPED, VOTE_NOTIFY]
-    assert rig.fsm.heartbeat_state is WAITING_INIT
+    assert rig.instance.heartbeat.state is WAITING_INIT
 
 
 def test_a_stall_starts_the_sixty_seconds_again():
@@ -215,7 +215,7 @@ def test_a_stall_starts_the_sixty_seconds_again():
     rig.answer()
     rig.stall(600)
     rig.answer()
-    assert rig.fsm.expecting_silence
+    assert rig.instance.heartbeat.expecting_silence
 
 
 def test_suspend_expects_silence_too():

@@ -11,8 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from guestmtce.core.server import guest_protocol
 from guestmtce.core.server.guest_protocol import Framer, Terms
-from guestmtce.core.server.machine import ConnectState, HeartbeatState, TimerName, VoteState
+from guestmtce.core.server.machine import Attempt
+from guestmtce.core.server.vote import VoteState
 from guestmtce.core.shared.errors import ProtocolError
+from guestmtce.core.shared.mtc_message import InstanceInformation, Record
 from guestmtce.core.shared.vocabulary import (
     Command,
     CorrectiveAction,
@@ -56,11 +58,12 @@ class WatchingPort(RecordingPort):
         elif kind == "challenge":
             self.unanswered.append(self.clock.now)
 
-    def report(self, command: Command, members: dict[str, Any]) -> None:
-        super().report(command, members)
-        instance, worker = self.fsm.instance, self.fsm.worker
+    def report(self, command: Command, record: Record) -> None:
+        super().report(command, record)
+        beat = self.instance.heartbeat
+        worker = beat.worker
         if command is RUNNING:
-            terms = instance.terms._replace(interval_ms=0)
+            terms = beat.terms._replace(interval_ms=0)
             assert not self.told_running or terms != self.told_terms, "RUNNING is no news"
             self.told_running, self.told_terms = True, terms
         elif command is STOPPED:
@@ -68,16 +71,17 @@ class WatchingPort(RecordingPort):
             self.told_running = False
         elif command is LOSS:
             assert worker.reporting
-            assert instance.reporting
-            assert not self.fsm.expecting_silence
-            least = worker.failure_threshold + 1
+            assert beat.reporting
+            assert not beat.expecting_silence
+            least = worker.settings.hbs_failure_threshold + 1
             assert len(self.unanswered) >= least, "LOSS before threshold + 1 misses"
             silence = self.clock.now - self.unanswered[0]
-            assert silence >= least * instance.interval - 1e-6
+            assert silence >= least * beat.interval - 1e-6
         elif command is ILLHEALTH:
             assert worker.reporting
-            assert instance.reporting
-            action = members["repair-action"]
+            assert beat.reporting
+            assert isinstance(record, InstanceInformation)
+            action = record.corrective_action
             assert action in {"reboot", "stop", "log"}
             assert self.clock.now - self.last_illhealth.get(action, -1e9) >= 10
             self.last_illhealth[action] = self.clock.now
@@ -112,36 +116,36 @@ class Lifetime(RuleBasedStateMachine):
     def start(self, threshold: int, reporting: bool) -> None:
         self.threshold = threshold
         self.new_instance()
-        self.rig.fsm.provision(reporting)
+        self.rig.instance.provision(reporting)
 
     # The socket file and the channel
 
-    @rule(connects=st.sampled_from(["opens", "opens", "refused", "gone"]))
-    def connecting_comes_to(self, connects: str) -> None:
+    @rule(connects=st.sampled_from([Attempt.OPENED, Attempt.OPENED, Attempt.REFUSED, Attempt.GONE]))
+    def connecting_comes_to(self, connects: Attempt) -> None:
         self.port.connects = connects
 
     @rule(what=st.sampled_from(["file_found", "file_changed", "file_replaced"]))
     def file(self, what: str) -> None:
-        getattr(self.rig.fsm, what)()
+        getattr(self.rig.instance, what)()
 
     @rule(gone=SELDOM)
     def file_goes(self, gone: bool) -> None:
         if gone:
-            self.rig.fsm.file_gone()
+            self.rig.instance.file_gone()
 
-    @precondition(lambda self: self.rig.instance.connected)
+    @precondition(lambda self: self.rig.instance.connection.connected)
     @rule()
     def peer_closes(self) -> None:
-        self.rig.fsm.disconnected()
+        self.rig.instance.disconnected()
 
     # The guest
 
     @rule(interval_ms=st.sampled_from([400, 1000]))
     def guest_comes_up(self, interval_ms: int) -> None:
         """The long way to heartbeating in one step: without it few examples get there."""
-        self.port.connects = "opens"
-        if not self.rig.instance.connected:
-            self.rig.fsm.file_found()
+        self.port.connects = Attempt.OPENED
+        if not self.rig.instance.connection.connected:
+            self.rig.instance.file_found()
             self.rig.advance(0.2)
         self.hear(as_line(init(heartbeat_interval_ms=interval_ms)))
         self.guest_answers(0, "healthy", "none")
@@ -149,16 +153,16 @@ class Lifetime(RuleBasedStateMachine):
     @rule(times=st.integers(1, 4))
     def guest_beats(self, times: int) -> None:
         for _ in range(times):
-            self.rig.advance(self.rig.instance.interval)
+            self.rig.advance(self.rig.instance.heartbeat.interval)
             self.guest_answers(0, "healthy", "none")
 
     def hear(self, data: bytes) -> None:
         """Bytes come from the guest; only an open channel has them."""
-        if not self.rig.instance.connected:
+        if not self.rig.instance.connection.connected:
             return
         stats = self.rig.stats
         answers = stats.heartbeats + stats.unhealthy
-        self.rig.fsm.received(data)
+        self.rig.instance.received(data)
         if stats.heartbeats + stats.unhealthy > answers:
             self.port.unanswered.clear()
 
@@ -183,8 +187,8 @@ class Lifetime(RuleBasedStateMachine):
         action=st.sampled_from(CorrectiveAction),
     )
     def guest_answers(self, back: int, health: str, action: str) -> None:
-        if self.rig.instance.challenges:
-            number = max(0, self.rig.instance.challenges[-1] - back)
+        if self.rig.instance.heartbeat.challenges:
+            number = max(0, self.rig.instance.heartbeat.challenges[-1] - back)
             self.hear(as_line(answer(number, health, str(action))))
 
     @rule(
@@ -194,10 +198,10 @@ class Lifetime(RuleBasedStateMachine):
         right=st.booleans(),
     )
     def guest_votes(self, event: Any, notification: Any, vote: Any, right: bool) -> None:
-        pending = self.rig.fsm.pending
+        pending = self.rig.instance.vote.open_ask
         if right and pending is not None:
             event, notification = pending.event, pending.notification
-        invocation_id = self.rig.instance.invocation_id
+        invocation_id = self.rig.instance.heartbeat.writer.invocation_id
         members = action_response(
             str(event), str(notification), str(vote), invocation_id=invocation_id
         )
@@ -216,7 +220,7 @@ class Lifetime(RuleBasedStateMachine):
 
     @rule(reporting=st.booleans())
     def agent_provisions(self, reporting: bool) -> None:
-        self.rig.fsm.provision(reporting)
+        self.rig.instance.provision(reporting)
 
     @rule(reporting=st.booleans())
     def agent_sets_host_reporting(self, reporting: bool) -> None:
@@ -224,9 +228,9 @@ class Lifetime(RuleBasedStateMachine):
 
     @rule(event=EVENTS, notification=NOTIFICATIONS)
     def agent_asks(self, event: Event, notification: Notification) -> None:
-        self.superseded += self.rig.fsm.pending is not None
+        self.superseded += self.rig.instance.vote.open_ask is not None
         self.asked += 1
-        self.rig.fsm.ask(event, notification)
+        self.rig.instance.ask(event, notification)
 
     @rule(event=EVENTS, notification=NOTIFICATIONS, vote=st.sampled_from(VoteResult))
     def agent_asks_and_guest_votes(
@@ -238,7 +242,7 @@ class Lifetime(RuleBasedStateMachine):
     @rule(deleted=SELDOM)
     def agent_deletes(self, deleted: bool) -> None:
         if deleted:
-            self.rig.fsm.delete()
+            self.rig.instance.delete()
             self.port.forgotten = True
 
     # Time
@@ -258,41 +262,26 @@ class Lifetime(RuleBasedStateMachine):
         if self.port.forgotten:
             assert self.port.timers == {}
             assert not self.port.open
-            assert not self.rig.instance.connected
+            assert not self.rig.instance.connection.connected
             self.check_votes()
-            assert self.rig.fsm.vote_state is VoteState.NONE
+            assert self.rig.instance.vote.state is VoteState.NONE
             self.new_instance()
 
     @invariant()
-    def the_channel_and_its_timers(self) -> None:
-        fsm, timers = self.rig.fsm, self.port.timers
-        assert self.rig.instance.connected == self.port.open
-        assert self.port.open == (fsm.connect_state is ConnectState.CONNECTED)
-        assert (TimerName.IDLE in timers) == self.port.open
-        assert (TimerName.CONNECT in timers) == (fsm.connect_state is ConnectState.WAITING)
+    def what_is_told_is_so(self) -> None:
+        self.rig.check()
+        beat = self.rig.instance.heartbeat
+        assert beat.heartbeating == self.port.told_running
+        assert 0 <= beat.misses <= self.rig.worker.settings.hbs_failure_threshold + 1
 
     @invariant()
-    def the_heartbeat_and_its_timers(self) -> None:
-        fsm, timers, instance = self.rig.fsm, self.port.timers, self.rig.instance
-        waiting_init = fsm.heartbeat_state is HeartbeatState.WAITING_INIT
-        assert (TimerName.TICK in timers) == (not waiting_init)
-        assert (TimerName.GRACE in timers) == (waiting_init and instance.heartbeating)
-        assert waiting_init or self.port.open
-        assert instance.heartbeating == self.port.told_running
-        assert not (instance.heartbeating and instance.failed)
-        assert 0 <= instance.misses <= self.rig.worker.failure_threshold + 1
-
-    @invariant()
-    def a_vote_and_its_timer(self) -> None:
-        fsm = self.rig.fsm
-        is_open = fsm.vote_state is not VoteState.NONE
-        assert is_open == (fsm.pending is not None) == (TimerName.VOTE in self.port.timers)
+    def each_vote_ends_once(self) -> None:
         self.check_votes()
 
     def check_votes(self) -> None:
         """Every vote is closed exactly once; reported unless superseded or deleted."""
         votes = self.rig.stats.votes
-        is_open = self.rig.fsm.pending is not None
+        is_open = self.rig.instance.vote.open_ask is not None
         ended = sum(votes.values()) - votes["unexpected"]
         assert ended == self.asked - is_open
         assert votes["superseded"] == self.superseded
@@ -338,7 +327,7 @@ def babble(draw: Any) -> bytes:
 def test_bytes_never_raise_and_are_counted(data):
     """Nothing that a guest sends may stop the daemon; what is bad is counted, each once."""
     rig = Rig().connect()
-    rig.fsm.received(data)
+    rig.instance.received(data)
     bad = 0
     for line in Framer().feed(data):
         try:
@@ -355,9 +344,9 @@ def test_bytes_never_raise_and_are_counted(data):
 def test_the_outcome_does_not_depend_on_the_split(data, size):
     """The same result however the bytes are split, in what comes out of the whole machine."""
     whole, split = Rig().connect(), Rig().connect()
-    whole.fsm.received(data)
+    whole.instance.received(data)
     for at in range(0, len(data), size):
-        split.fsm.received(data[at : at + size])
+        split.instance.received(data[at : at + size])
     assert split.out() == whole.out()
     assert split.port.sent == whole.port.sent
     assert split.port.reports == whole.port.reports
@@ -372,5 +361,5 @@ def test_reports_are_json_of_strings(events):
         rig.vote("stop")
         rig.say(action_response(event, "revocable", "reject", f"\ud800\x1b{event}"))
     for _, members in rig.port.reports:
-        assert all(type(value) is str for value in members.values())
+        assert all(isinstance(value, str) for value in members.values())
         json.dumps(members, ensure_ascii=False).encode("utf-8")

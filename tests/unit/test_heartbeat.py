@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from guestmtce.core.server.machine import HeartbeatState, TimerName
-from guestmtce.core.shared.vocabulary import CorrectiveAction
+from guestmtce.core.server.heartbeat import HeartbeatState
+from guestmtce.core.server.machine import Attempt, TimerName
+from guestmtce.core.shared.vocabulary import CorrectiveAction, Timeouts
 from tests.unit.core_support import (
     ILLHEALTH,
     LOSS,
@@ -43,8 +44,8 @@ def beating() -> Rig:
 
 def test_defaults_until_an_init():
     """Until an init: interval 1000 ms, timeouts 10 s, restart 120 s, action log."""
-    terms = Rig().instance.terms
-    assert terms == ("", 1000, 10, 10, 10, 10, 120, CorrectiveAction.LOG)
+    terms = Rig().instance.heartbeat.terms
+    assert terms == ("", 1000, Timeouts(120, 10, 10, 10, 10), CorrectiveAction.LOG)
 
 
 def test_first_cycle_of_a_guest(guest):
@@ -62,9 +63,10 @@ def test_first_cycle_of_a_guest(guest):
 def test_init_applies_its_terms(guest):
     """init: apply name, interval, the five timeouts, corrective action, invocation id."""
     guest.say(init())
-    terms = ("vm-1", 1000, 9, 8, 7, 14, 301, CorrectiveAction.REBOOT)
-    assert guest.instance.terms == terms
-    assert guest.instance.invocation_id == 1804289383
+    timeouts = Timeouts(restart=301, shutdown=8, suspend=7, resume=14, vote=9)
+    terms = ("vm-1", 1000, timeouts, CorrectiveAction.REBOOT)
+    assert guest.instance.heartbeat.terms == terms
+    assert guest.instance.heartbeat.writer.invocation_id == 1804289383
     assert guest.port.sent[0]["invocation_id"] == 1804289383
 
 
@@ -90,7 +92,7 @@ def test_running_says_what_the_guest_asked_for(beating):
 def test_interval_below_the_pulse_period_becomes_it(guest, asked, given):
     """`heartbeat_interval_ms` below `hbs_pulse_period`, 0 and negative included, becomes it."""
     guest.say(init(heartbeat_interval_ms=asked))
-    assert guest.instance.terms.interval_ms == given
+    assert guest.instance.heartbeat.terms.interval_ms == given
     assert guest.left(TimerName.TICK) == given / 1000
 
 
@@ -105,18 +107,18 @@ def test_a_day_is_the_longest_interval(guest):
 
 def test_bad_init_changes_nothing(beating):
     """A missing or wrong-typed body key: the instance's settings are unchanged."""
-    before = beating.instance.terms
+    before = beating.instance.heartbeat.terms
     beating.say(init(name="other", vote_secs=1, corrective_action=...))
     assert beating.out() == ["nack"]
-    assert beating.instance.terms == before
-    assert beating.fsm.heartbeat_state is WAITING_CHALLENGE
+    assert beating.instance.heartbeat.terms == before
+    assert beating.instance.heartbeat.state is WAITING_CHALLENGE
 
 
 def test_init_while_heartbeating_is_served_at_once(beating):
     """Served at once; heartbeating stays what it was; nothing new, so no second RUNNING."""
     beating.say(init())
     assert beating.out() == ["init_ack", "challenge"]
-    assert beating.instance.heartbeating
+    assert beating.instance.heartbeat.heartbeating
     beating.answer()
     assert beating.out() == []
 
@@ -167,14 +169,14 @@ def test_an_unhealthy_answer_owes_the_running_still(beating):
 
 
 def test_init_in_each_state_starts_the_cycle(guest):
-    """init in any state: challenge; misses = 0, failed = false; waiting_response."""
+    """init in any state: challenge; misses = 0; waiting_response."""
     for seconds in (0, 1.5, 5, 100):
         guest.advance(seconds)
         guest.out()
         guest.say(init())
         assert guest.out() == ["init_ack", "challenge"]
-        assert guest.fsm.heartbeat_state is WAITING_RESPONSE
-        assert (guest.instance.misses, guest.instance.failed) == (0, False)
+        assert guest.instance.heartbeat.state is WAITING_RESPONSE
+        assert guest.instance.heartbeat.misses == 0
 
 
 def test_init_restarts_the_interval(beating):
@@ -187,7 +189,7 @@ def test_init_restarts_the_interval(beating):
 def test_sequence_counts_our_messages():
     """`sequence` counts our messages per instance from 1, across connections."""
     rig = Rig().beat()
-    rig.fsm.disconnected()
+    rig.instance.disconnected()
     rig.advance(1)
     rig.say(init())
     assert [m["sequence"] for m in rig.port.sent] == [1, 2, 3, 4]
@@ -211,12 +213,12 @@ def test_only_a_challenge_may_be_dropped(guest):
 
 
 def test_healthy_answer_clears_the_misses(beating):
-    """Number equal, healthy: misses = 0, failed = false, waiting_challenge."""
+    """Number equal, healthy: misses = 0, waiting_challenge."""
     beating.advance(2)
-    assert beating.instance.misses == 1
+    assert beating.instance.heartbeat.misses == 1
     beating.answer()
-    assert beating.instance.misses == 0
-    assert beating.fsm.heartbeat_state is WAITING_CHALLENGE
+    assert beating.instance.heartbeat.misses == 0
+    assert beating.instance.heartbeat.state is WAITING_CHALLENGE
     assert beating.out() == ["challenge", "challenge"]
 
 
@@ -225,16 +227,16 @@ def test_unhealthy_answer_does_not_make_it_heartbeating(guest):
     guest.say(init())
     guest.answer("unhealthy")
     assert guest.out() == ["init_ack", "challenge"]
-    assert not guest.instance.heartbeating
-    assert guest.fsm.heartbeat_state is WAITING_CHALLENGE
+    assert not guest.instance.heartbeat.heartbeating
+    assert guest.instance.heartbeat.state is WAITING_CHALLENGE
 
 
 def test_unhealthy_answer_does_not_end_heartbeating(beating):
     """A guest that is ill is alive: its misses are cleared, and it stays heartbeating."""
     beating.advance(2)
     beating.answer("unhealthy")
-    assert beating.instance.misses == 0
-    assert beating.instance.heartbeating
+    assert beating.instance.heartbeat.misses == 0
+    assert beating.instance.heartbeat.heartbeating
 
 
 @pytest.mark.parametrize("action", ["reboot", "stop", "log"])
@@ -244,7 +246,7 @@ def test_illhealth_names_the_action_of_the_response(beating, action):
     beating.answer("unhealthy", action)
     assert beating.out() == ["challenge", ILLHEALTH]
     assert beating.last_report["repair-action"] == action
-    assert beating.instance.terms.corrective_action is CorrectiveAction.REBOOT
+    assert beating.instance.heartbeat.terms.corrective_action is CorrectiveAction.REBOOT
 
 
 @pytest.mark.parametrize("action", ["none", "unknown", "explode", ""])
@@ -316,13 +318,13 @@ def test_answer_to_one_of_the_last_six_challenges_is_late(back):
     """Equal to one of the last 6 challenges but not the newest: late, counted, no answer."""
     rig = Rig(threshold=10).beat()
     rig.advance(8)
-    before = rig.instance.misses
+    before = rig.instance.heartbeat.misses
     rig.out()
     rig.say(answer(rig.challenge - back))
     assert rig.out() == []
     assert (rig.stats.late_responses, rig.stats.wrong_responses) == (1, 0)
-    assert rig.instance.misses == before
-    assert rig.fsm.heartbeat_state is WAITING_RESPONSE
+    assert rig.instance.heartbeat.misses == before
+    assert rig.instance.heartbeat.state is WAITING_RESPONSE
 
 
 @pytest.mark.parametrize("off", [-6, -7, 1, 1000])
@@ -353,10 +355,10 @@ def test_backlog_in_one_burst_ends_with_the_newest(beating):
     rig.advance(20)
     newest = rig.challenge
     rig.out()
-    rig.fsm.received(b"".join(as_line(answer(n)) for n in range(newest - 19, newest + 1)))
+    rig.instance.received(b"".join(as_line(answer(n)) for n in range(newest - 19, newest + 1)))
     assert rig.out() == []
-    assert rig.instance.misses == 0
-    assert rig.fsm.heartbeat_state is WAITING_CHALLENGE
+    assert rig.instance.heartbeat.misses == 0
+    assert rig.instance.heartbeat.state is WAITING_CHALLENGE
 
 
 def test_answer_in_any_other_state_is_ignored_and_counted(guest):
@@ -391,10 +393,10 @@ def test_a_late_tick_is_our_silence(beating):
     beating.out()
     beating.stall(1.51)
     assert beating.out() == ["stalled", "challenge"]
-    assert beating.instance.misses == 0
+    assert beating.instance.heartbeat.misses == 0
     assert beating.stats.host_stalls == 1
     beating.advance(1)
-    assert beating.instance.misses == 1
+    assert beating.instance.heartbeat.misses == 1
 
 
 def test_half_an_interval_late_is_still_a_miss(beating):
@@ -403,7 +405,7 @@ def test_half_an_interval_late_is_still_a_miss(beating):
     beating.out()
     beating.stall(1.5)
     assert beating.out() == ["challenge"]
-    assert beating.instance.misses == 1
+    assert beating.instance.heartbeat.misses == 1
 
 
 def test_a_hundred_stalls_are_no_loss(beating):
@@ -418,7 +420,7 @@ def test_a_stall_while_nothing_is_outstanding(beating):
     """A new challenge is sent, from waiting_challenge too."""
     beating.stall(30)
     assert beating.out() == ["stalled", "challenge"]
-    assert beating.fsm.heartbeat_state is WAITING_RESPONSE
+    assert beating.instance.heartbeat.state is WAITING_RESPONSE
 
 
 def test_lateness_is_measured(beating):
@@ -438,11 +440,10 @@ def test_loss_is_beyond_the_threshold(threshold):
     rig = Rig(threshold=threshold).beat()
     rig.advance(100)
     assert rig.out() == ["challenge"] * (threshold + 1) + [STOPPED, LOSS]
-    assert rig.instance.failed
-    assert rig.instance.failures == 1
+    assert rig.instance.heartbeat.failures == 1
     assert rig.stats.misses == threshold + 1
     assert rig.stats.losses == 1
-    assert rig.fsm.heartbeat_state is WAITING_INIT
+    assert rig.instance.heartbeat.state is WAITING_INIT
 
 
 def test_loss_comes_two_intervals_after_the_unanswered_challenge(beating):
@@ -475,7 +476,7 @@ def test_host_level_reporting_off_is_stopped_without_loss():
     rig = Rig(host=False).beat()
     rig.advance(100)
     assert rig.out() == ["challenge", "challenge", STOPPED]
-    assert (rig.instance.failed, rig.instance.failures) == (True, 1)
+    assert rig.instance.heartbeat.failures == 1
 
 
 def test_instance_reporting_off_is_stopped_at_the_first_silence():
@@ -483,8 +484,8 @@ def test_instance_reporting_off_is_stopped_at_the_first_silence():
     rig = Rig(reporting=False).beat()
     rig.advance(100)
     assert rig.out() == ["challenge", STOPPED]
-    assert (rig.instance.failed, rig.instance.misses) == (False, 0)
-    assert rig.fsm.heartbeat_state is WAITING_INIT
+    assert (rig.instance.heartbeat.failures, rig.instance.heartbeat.misses) == (0, 0)
+    assert rig.instance.heartbeat.state is WAITING_INIT
 
 
 def test_never_heartbeating_and_not_reporting_is_silence():
@@ -496,19 +497,18 @@ def test_never_heartbeating_and_not_reporting_is_silence():
 
 
 def test_a_lost_guest_gets_no_challenge_and_comes_back_by_init(beating):
-    """After loss `waiting_init`; an init clears failed, and RUNNING is news again."""
+    """After loss `waiting_init`; an init starts anew, and RUNNING is news again."""
     beating.advance(60)
     beating.out()
     beating.say(init())
-    assert not beating.instance.failed
     beating.answer()
     assert beating.out() == ["init_ack", "challenge", RUNNING]
 
 
 def test_tick_in_waiting_init_is_nothing(guest):
     """The interval timer rings in `waiting_init`: nothing."""
-    guest.fsm.timer_rang(TimerName.TICK, 0.0)
-    guest.fsm.timer_rang(TimerName.TICK, 9.0)
+    guest.instance.timer_rang(TimerName.TICK, 0.0)
+    guest.instance.timer_rang(TimerName.TICK, 9.0)
     assert guest.out() == []
 
 
@@ -522,7 +522,7 @@ def test_misses_need_not_be_in_a_row_with_answers_between(beating):
 
 def test_threshold_can_change_while_running(beating):
     """SIGHUP applies what can change while running: threshold."""
-    beating.worker.failure_threshold = 3
+    beating.set_threshold(3)
     beating.advance(100)
     assert beating.out() == ["challenge"] * 4 + [STOPPED, LOSS]
 
@@ -535,7 +535,7 @@ def test_exit_is_stopped_and_no_loss(beating):
     beating.say(leaving())
     beating.advance(100)
     assert beating.out() == [STOPPED]
-    assert not beating.instance.failed
+    assert beating.instance.heartbeat.failures == 0
 
 
 def test_exit_of_a_guest_that_never_was(guest):
@@ -546,7 +546,7 @@ def test_exit_of_a_guest_that_never_was(guest):
 
 def test_reporting_off_stops(beating):
     """Reporting off: heartbeating = false (STOPPED if it was true), `waiting_init`."""
-    beating.fsm.provision(False)
+    beating.instance.provision(False)
     assert beating.out() == [STOPPED]
     assert beating.last_report["reporting"] == "disabled"
     beating.advance(100)
@@ -556,7 +556,7 @@ def test_reporting_off_stops(beating):
 def test_reporting_on_changes_nothing_else():
     """Turned on: nothing else changes."""
     rig = Rig(reporting=False).beat()
-    rig.fsm.provision(True)
+    rig.instance.provision(True)
     assert rig.out() == []
     rig.beats(5)
     assert rig.out() == ["challenge"] * 5
@@ -565,7 +565,7 @@ def test_reporting_on_changes_nothing_else():
 def test_reporting_on_counts_for_the_silence_that_runs():
     """With reporting on, misses are counted and loss is reported."""
     rig = Rig(reporting=False).beat()
-    rig.fsm.provision(True)
+    rig.instance.provision(True)
     rig.advance(3)
     assert rig.out() == ["challenge", "challenge", STOPPED, LOSS]
 
@@ -574,16 +574,16 @@ def test_reporting_on_counts_for_the_silence_that_runs():
 def test_the_present_value_again_does_nothing(reporting):
     """MOD_INST with the present value does nothing (decision 18)."""
     rig = Rig(reporting=reporting).beat()
-    rig.fsm.provision(reporting)
+    rig.instance.provision(reporting)
     assert rig.out() == []
-    assert rig.instance.heartbeating
-    assert rig.instance.provisioned
+    assert rig.instance.heartbeat.heartbeating
+    assert rig.instance.connection.provisioned
 
 
 def test_disconnect_is_stopped_at_once_and_never_loss(beating):
     """Disconnect while heartbeating: STOPPED at once; no LOSS."""
-    beating.port.connects = "refused"
-    beating.fsm.disconnected()
+    beating.port.connects = Attempt.REFUSED
+    beating.instance.disconnected()
     assert beating.out() == ["disconnect", STOPPED]
     beating.advance(100)
     assert set(beating.out()) == {"connect"}

@@ -1,16 +1,17 @@
-"""An instance as data: what QRY answers say of it; the files that are passed over."""
+"""An instance as others see it: what guestAgent and an operator are told, and the counters."""
 
 from __future__ import annotations
 
 from guestmtce.core.server.guest_protocol import Terms
-from guestmtce.core.server.instance import Ignored, Instance, Stats
-from guestmtce.core.shared.vocabulary import CorrectiveAction
+from guestmtce.core.server.worker import Stats
+from guestmtce.core.shared.vocabulary import CorrectiveAction, Timeouts
 from tests.unit.core_support import UUID, Rig
 
 
 def test_defaults_show_in_query_answers():
     """Until an init: timeouts 10 s, restart 120 s, action `log` (they show in QRY answers)."""
-    assert list(Instance(UUID).information("compute-0").items()) == [
+    instance = Rig(reporting=False).instance
+    assert list(instance.for_agent().members().items()) == [
         ("hostname", "compute-0"),
         ("uuid", UUID),
         ("reporting", "disabled"),
@@ -22,17 +23,17 @@ def test_defaults_show_in_query_answers():
         ("resume-to", "10"),
         ("vote-to", "10"),
     ]
-    assert Instance(UUID).interval == 1.0
+    assert instance.heartbeat.interval == 1.0
 
 
 def test_each_timeout_stands_under_its_own_key():
     """All values strings."""
-    instance = Instance(UUID)
-    instance.terms = Terms("vm", 500, 1, 2, 3, 4, 5, CorrectiveAction.UNKNOWN)
-    instance.reporting = instance.heartbeating = True
-    information = instance.information("h")
+    beat = Rig().beat().instance.heartbeat
+    timeouts = Timeouts(restart=5, shutdown=2, suspend=3, resume=4, vote=1)
+    beat.terms = Terms("vm", 500, timeouts, CorrectiveAction.UNKNOWN)
+    information = beat.information().members()
     assert information == {
-        "hostname": "h",
+        "hostname": "compute-0",
         "uuid": UUID,
         "reporting": "enabled",
         "heartbeating": "enabled",
@@ -43,26 +44,40 @@ def test_each_timeout_stands_under_its_own_key():
         "resume-to": "4",
         "vote-to": "1",
     }
-    assert all(type(value) is str for value in information.values())
-    assert instance.interval == 0.5
+    assert all(isinstance(value, str) for value in information.values())
+    assert beat.interval == 0.5
 
 
 def test_the_action_of_an_unhealthy_response_replaces_the_init_s():
     """In ILLHEALTH it is the one from the unhealthy response."""
-    information = Instance(UUID).information("h", CorrectiveAction.STOP)
-    assert information["repair-action"] == "stop"
+    information = Rig().instance.heartbeat.information(CorrectiveAction.STOP)
+    assert information.members()["repair-action"] == "stop"
 
 
-def test_deleted_instances_are_passed_over():
-    """After DEL_INST the file is ignored until asked for again (decision 11)."""
-    ignored = Ignored()
-    ignored.add(UUID)
-    ignored.add(UUID)
-    assert UUID in ignored
-    assert list(ignored) == [UUID]
-    ignored.discard(UUID)
-    ignored.discard(UUID)
-    assert UUID not in ignored
+def test_an_operator_sees_each_term_under_the_guest_s_own_name():
+    """guestctl: the keys of init; the guest's text is escaped."""
+    rig = Rig().beat(name="vm\u202e\\", vote_secs=1, restart_secs=5)
+    assert rig.instance.for_operator() == {
+        "uuid": UUID,
+        "host": "compute-0",
+        "name": "vm\\u202e\\\\",
+        "state": "waiting_challenge",
+        "channel": "connected",
+        "connected": True,
+        "provisioned": True,
+        "reporting": True,
+        "heartbeating": True,
+        "interval_ms": 1000,
+        "corrective_action": "reboot",
+        "vote_secs": 1,
+        "shutdown_notice_secs": 8,
+        "suspend_notice_secs": 7,
+        "resume_notice_secs": 14,
+        "restart_secs": 5,
+        "misses": 0,
+        "failures": 0,
+        "vote": "none",
+    }
 
 
 def test_stats_need_nobody_who_listens():
@@ -76,7 +91,6 @@ def test_a_worker_reports_until_told_otherwise():
     """Host-level reporting: true until MOD_HOST says otherwise."""
     rig = Rig()
     assert rig.worker.reporting
-    assert (rig.worker.failure_threshold, rig.worker.pulse_period_ms) == (1, 400)
 
 
 def test_heartbeats_are_counted():

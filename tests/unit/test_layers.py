@@ -52,9 +52,9 @@ TIERS = [
         "shared.history",
     },
     {"shared.config", "shared.mtc_message", "shared.http1", "shared.http1_body"},
-    {"server.guest_protocol", "agent.vim_messages", "agent.vim_commands"},
-    {"server.instance", "agent.inventory"},
-    {"server.machine", "server.heartbeat", "server.connect", "server.vote", "server.fsm"},
+    {"server.guest_protocol", "server.worker", "agent.vim_messages", "agent.vim_commands"},
+    {"server.machine", "agent.inventory"},
+    {"server.heartbeat", "server.connect", "server.vote", "server.instance"},
     {"agent.audit", "agent.vim_queue", "agent.rules", "agent.commands", "agent.events"},
 ]
 TIER_OF = {f"guestmtce.core.{name}": tier for tier, names in enumerate(TIERS) for name in names}
@@ -101,7 +101,7 @@ def of(name: str) -> list[str]:
 def test_there_is_something_to_look_at():
     """A test that walks nothing would say nothing."""
     assert len(of("core")) >= 12
-    assert "guestmtce.core.server.heartbeat" in IMPORTS["guestmtce.core.server.fsm"]
+    assert "guestmtce.core.server.heartbeat" in IMPORTS["guestmtce.core.server.instance"]
     assert len(of("runtime")) >= 5
 
 

@@ -59,7 +59,7 @@ def test_level_words(level, word):
 
 @pytest.mark.parametrize(
     ("name", "area"),
-    [("guestmtce.core.fsm", "core"), ("guestmtce.runtime.loop", "runtime"), ("root", "root")],
+    [("guestmtce.core.vote", "core"), ("guestmtce.runtime.loop", "runtime"), ("root", "root")],
 )
 def test_the_area_is_the_last_part_of_the_package(name, area):
     assert formatted(name=name).split()[2] == area

@@ -47,6 +47,30 @@ class Listener:
         return told
 
 
+OVERFLOW = inotify.Event(-1, inotify.IN_Q_OVERFLOW, 0, b"")
+
+
+class Watcher(inotify.Inotify):
+    """The kernel's own, but `instead` has what the next reads return for what they would have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.instead: list[list[inotify.Event]] = []
+        self.watches: dict[str, int] = {}
+
+    def add_watch(self, path: str | bytes, mask: int) -> int:
+        self.watches[os.fsdecode(path)] = wd = super().add_watch(path, mask)
+        return wd
+
+    def read(self) -> list[inotify.Event]:
+        events = super().read()
+        if not self.instead:
+            return events
+        while super().read():
+            pass
+        return self.instead.pop(0)
+
+
 class Place:
     """A channel directory in the file system, its watcher, and a loop with a clock of its own."""
 
@@ -55,7 +79,10 @@ class Place:
         self.path.mkdir()
         self.loop = SimulatedLoop()
         self.listener = Listener()
-        self.directory = ChannelDirectory(self.loop, str(self.path), self.listener)
+        self.watcher = Watcher()
+        self.directory = ChannelDirectory(
+            self.loop, str(self.path), self.listener, watcher=self.watcher
+        )
 
     def start(self) -> Place:
         self.directory.start()
@@ -69,21 +96,15 @@ class Place:
     def remove(self, name: str) -> None:
         (self.path / name).unlink()
 
+    def file_of(self, uuid: str) -> str:
+        file = self.directory.find(uuid)
+        assert file is not None
+        assert file.path == str(self.path / os.path.basename(file.path))
+        return os.path.basename(file.path)
+
     def told(self) -> list[tuple[str, str]]:
         self.loop.settle()
         return self.listener.take()
-
-    def lose_next_read(self) -> None:
-        """The kernel's queue overflows: what it would have told is gone."""
-        real = self.directory._inotify.read
-
-        def overflow() -> list[inotify.Event]:
-            while real():
-                pass
-            self.directory._inotify.read = real
-            return [inotify.Event(-1, inotify.IN_Q_OVERFLOW, 0, b"")]
-
-        self.directory._inotify.read = overflow
 
 
 @pytest.fixture
@@ -134,8 +155,8 @@ def test_the_start_scan_finds_what_is_there(place):
     place.socket(wrs(OTHER))
     place.start()
     assert place.told() == [("found", UUID), ("found", OTHER)]
-    assert place.directory.name_of(UUID) == cgcs().encode()
-    assert place.directory.name_of(OTHER) == wrs(OTHER).encode()
+    assert place.file_of(UUID) == cgcs()
+    assert place.file_of(OTHER) == wrs(OTHER)
 
 
 def test_only_a_socket_counts_and_no_symlink_is_followed(place):
@@ -177,7 +198,7 @@ def test_created_moved_deleted(place):
     assert place.told() == [("new", OTHER)]
     place.remove(cgcs(OTHER))
     assert place.told() == [("gone", OTHER)]
-    assert place.directory.name_of(OTHER) is None
+    assert place.directory.find(OTHER) is None
 
 
 def test_a_file_put_in_place_of_a_socket_ends_it(place):
@@ -206,11 +227,11 @@ def test_the_cgcs_form_wins_and_the_other_is_the_fallback(place):
     assert place.told() == [("new", UUID)]
     place.socket(cgcs())
     assert place.told() == [("new", UUID)]
-    assert place.directory.name_of(UUID) == cgcs().encode()
+    assert place.file_of(UUID) == cgcs()
     place.remove(cgcs())
     assert [uuid for _kind, uuid in place.told()] == [UUID]
     assert UUID in place.listener.present
-    assert place.directory.name_of(UUID) == wrs().encode()
+    assert place.file_of(UUID) == wrs()
     place.remove(wrs())
     assert place.told() == [("gone", UUID)]
 
@@ -226,13 +247,7 @@ def test_the_going_of_one_form_is_not_a_new_file(place):
 
 def test_a_scan_each_180_s_mends_what_was_missed(place):
     place.start()
-    read = place.directory._inotify.read
-
-    def lose() -> list[inotify.Event]:
-        read()
-        return []
-
-    place.directory._inotify.read = lose
+    place.watcher.instead = [[]]
     place.socket(cgcs())
     assert place.told() == []
     place.loop.advance(SCAN_SECS + 1)
@@ -243,7 +258,7 @@ def test_overflow_scans(place):
     """ "a full scan … on inotify queue overflow": the final state is right."""
     place.socket(cgcs())
     place.start().told()
-    place.lose_next_read()
+    place.watcher.instead = [[OVERFLOW]]
     place.remove(cgcs())
     place.socket(cgcs(OTHER))
     assert sorted(place.told()) == [("found", OTHER), ("gone", UUID)]
@@ -253,32 +268,21 @@ def test_overflow_scans(place):
 def test_overflow_that_swallowed_the_create_but_not_the_chmod(place):
     """libvirt changes owner and mode of a new socket: that may be all that we hear of it."""
     place.start()
-    wd = place.directory._watch
-    real = place.directory._inotify.read
-
-    def lost_create():
-        while real():
-            pass
-        place.directory._inotify.read = real
-        return [
-            inotify.Event(-1, inotify.IN_Q_OVERFLOW, 0, b""),
-            inotify.Event(wd, inotify.IN_ATTRIB, 0, cgcs().encode()),
-        ]
-
-    place.directory._inotify.read = lost_create
+    wd = place.watcher.watches[str(place.path)]
+    chmod = inotify.Event(wd, inotify.IN_ATTRIB, 0, cgcs().encode())
+    place.watcher.instead = [[OVERFLOW, chmod]]
     place.socket(cgcs())
     assert ("found", UUID) in place.told() or UUID in place.listener.present
-    assert place.directory.name_of(UUID) == cgcs().encode()
+    assert place.file_of(UUID) == cgcs()
 
 
 def test_a_file_that_vanished_unnoticed_is_lost_and_found_again_by_a_scan(place):
     """A connect finds ENOENT while the events of delete and create are lost to an overflow."""
     place.socket(cgcs())
     place.start().told()
-    place.lose_next_read()
+    place.watcher.instead = [[OVERFLOW]]
     place.remove(cgcs())
-    assert place.directory.lose(cgcs().encode())
-    assert place.listener.take() == [("gone", UUID)]
+    assert place.directory.find(UUID) is None
     place.socket(cgcs())
     assert place.told() == [("found", UUID)]
 
@@ -286,7 +290,10 @@ def test_a_file_that_vanished_unnoticed_is_lost_and_found_again_by_a_scan(place)
 def test_a_file_that_is_back_already_is_not_lost(place):
     place.socket(cgcs())
     place.start().told()
-    assert not place.directory.lose(cgcs().encode())
+    place.watcher.instead = [[]]
+    place.remove(cgcs())
+    place.socket(cgcs())
+    assert place.file_of(UUID) == cgcs()
     assert place.told() == []
 
 
@@ -407,7 +414,7 @@ def test_storm_of_500_files(place, overflow):
     for number, uuid in enumerate(uuids):
         place.socket(cgcs(uuid))
         if overflow and number % 100 == 50:
-            place.lose_next_read()
+            place.watcher.instead = [[OVERFLOW]]
         if number % 7 == 0:
             place.loop.run_once()
     for uuid in choose.sample(uuids, 250):
@@ -419,7 +426,7 @@ def test_storm_of_500_files(place, overflow):
             if (place.path / name).exists():
                 place.remove(name)
     if overflow:
-        place.lose_next_read()
+        place.watcher.instead = [[OVERFLOW]]
     for uuid in uuids[:100]:
         if not (place.path / wrs(uuid)).exists() and not (place.path / cgcs(uuid)).exists():
             place.socket(cgcs(uuid))
@@ -428,7 +435,7 @@ def test_storm_of_500_files(place, overflow):
     assert place.listener.present == {channel.uuid for channel in there}
     for uuid, form in there:
         name = (cgcs, wrs)[form](uuid)
-        assert place.directory.name_of(uuid) == name.encode()
+        assert place.file_of(uuid) == name
     assert place.directory.overflows == (6 if overflow else 0)
     assert len(os.listdir("/proc/self/fd")) == descriptors
 

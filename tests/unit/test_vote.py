@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from guestmtce.core.server.machine import TimerName, VoteState
+from guestmtce.core.server.machine import Attempt, TimerName
+from guestmtce.core.server.vote import VoteState
 from guestmtce.core.shared.vocabulary import Event
 from tests.unit.core_support import (
     LOSS,
@@ -160,7 +161,7 @@ def test_another_invocation_id_is_nacked(beating):
     assert beating.last_sent["invocation_id"] == 1804289383
     assert sum(beating.stats.bad_messages.values()) == 1
     assert len(beating.port.bad) == 1
-    assert beating.fsm.vote_state is VoteState.PENDING
+    assert beating.instance.vote.state is VoteState.PENDING
 
 
 # Nobody answers
@@ -196,7 +197,7 @@ def test_an_answer_after_the_timer_is_dropped(beating):
 
 
 @pytest.mark.parametrize("second", [Rig.vote, Rig.notify])
-def test_a_second_question_replaces_the_first(beating, second):
+def test_a_second_ask_replaces_the_first(beating, second):
     """Replaces it: nothing is reported for the first (the VIM no longer waits for it)."""
     beating.vote("stop")
     beating.advance(0.5)
@@ -210,7 +211,7 @@ def test_a_second_question_replaces_the_first(beating, second):
 
 
 def test_the_same_vote_again_starts_its_time_again(beating):
-    """A repeated question is a new one."""
+    """A repeated ask is a new one."""
     beating.vote("stop")
     beating.advance(0.5)
     beating.out()
@@ -226,16 +227,16 @@ def test_exit_loss_disconnect_and_init_leave_it_to_its_timer():
     """Exit, loss, disconnect, init leave a pending one to its timer (decision 13)."""
 
     def lose(rig: Rig) -> None:
-        rig.worker.failure_threshold = 0
+        rig.set_threshold(0)
         rig.advance(2)
         assert LOSS in rig.out()
 
     for happen in (
         lambda rig: rig.say(leaving()),
         lose,
-        lambda rig: rig.fsm.disconnected(),
+        lambda rig: rig.instance.disconnected(),
         lambda rig: rig.say(init(invocation_id=5)),
-        lambda rig: rig.fsm.provision(False),
+        lambda rig: rig.instance.provision(False),
     ):
         rig = Rig(threshold=100).beat()
         rig.vote("stop")
@@ -247,7 +248,7 @@ def test_exit_loss_disconnect_and_init_leave_it_to_its_timer():
 def test_the_answer_may_come_over_the_next_connection(beating):
     """Every vote ends once: answered counts wherever the answer came from."""
     beating.vote("stop")
-    beating.fsm.disconnected()
+    beating.instance.disconnected()
     beating.advance(1)
     beating.say(init(), action_response("stop", "revocable", "reject", "no"))
     assert votes(beating) == [("revocable", "stop", "reject", "no")]
@@ -256,11 +257,11 @@ def test_the_answer_may_come_over_the_next_connection(beating):
 def test_delete_ends_it_unreported(beating):
     """Deleted: not reported."""
     beating.vote("stop")
-    beating.fsm.delete()
+    beating.instance.delete()
     assert votes(beating) == []
     assert beating.port.timers == {}
     assert beating.stats.votes["deleted"] == 1
-    beating.fsm.delete()
+    beating.instance.delete()
     assert beating.stats.votes["deleted"] == 1
 
 
@@ -281,14 +282,14 @@ def test_closed_at_once(there, ask, event, expected):
     """Not connected or without init: closed at once, reason `not heartbeating`."""
     rig = Rig()
     if there == "refused":
-        rig.port.connects = "refused"
-        rig.fsm.file_found()
+        rig.port.connects = Attempt.REFUSED
+        rig.instance.file_found()
     elif there == "no init":
         rig.connect()
     elif there == "after exit":
         rig.beat().say(leaving())
     elif there == "disconnected":
-        rig.beat().fsm.disconnected()
+        rig.beat().instance.disconnected()
     rig.out()
     ask(rig, event)
     assert rig.out() == [VOTE_NOTIFY]
@@ -299,7 +300,7 @@ def test_closed_at_once(there, ask, event, expected):
 def test_no_init_on_this_connection_is_without_init():
     """A guest that did not init since the reconnect may not be there at all."""
     rig = Rig().beat()
-    rig.fsm.disconnected()
+    rig.instance.disconnected()
     rig.advance(1)
     rig.out()
     rig.vote("stop")
@@ -384,7 +385,7 @@ def test_a_held_one_is_dropped_by_delete():
     """Dropped by delete."""
     rig = Rig().connect()
     rig.notify("resume")
-    rig.fsm.delete()
+    rig.instance.delete()
     assert rig.port.timers == {}
     assert votes(rig) == []
 
@@ -393,7 +394,7 @@ def test_a_pending_one_is_replaced_by_a_held_one():
     """A second notify replaces the first, sent or not."""
     rig = Rig().beat()
     rig.notify("suspend")
-    rig.fsm.disconnected()
+    rig.instance.disconnected()
     rig.notify("resume")
     rig.advance(100)
     assert [event for _, event, _, _ in votes(rig)] == ["resume"]
@@ -405,17 +406,17 @@ def test_an_answer_to_a_held_one_counts_for_nothing():
     rig.notify("resume")
     rig.say(init(), action_response("resume", "irrevocable", "complete"))
     assert votes(rig) == []
-    assert rig.fsm.vote_state is VoteState.HELD
+    assert rig.instance.vote.state is VoteState.HELD
 
 
 def test_it_starts_a_reconnect_at_once():
     """Starts a reconnect at once if it is not connected."""
     rig = Rig()
-    rig.port.connects = "refused"
-    rig.fsm.file_found()
+    rig.port.connects = Attempt.REFUSED
+    rig.instance.file_found()
     rig.advance(50)
     rig.out()
-    rig.port.connects = "opens"
+    rig.port.connects = Attempt.OPENED
     rig.notify("live_migrate_end")
     assert rig.out() == ["connect"]
     rig.say(init())
@@ -426,12 +427,12 @@ def test_it_starts_a_reconnect_at_once():
 def test_a_reconnect_that_finds_no_file():
     """A resume for a closed channel: held and delivered once the file is there."""
     rig = Rig()
-    rig.port.connects = "gone"
+    rig.port.connects = Attempt.GONE
     rig.notify("resume")
     assert rig.out() == ["connect"]
-    rig.port.connects = "opens"
+    rig.port.connects = Attempt.OPENED
     rig.advance(2)
-    rig.fsm.file_found()
+    rig.instance.file_found()
     rig.say(init())
     rig.answer()
     assert rig.out()[-1] == "action_notify"
@@ -488,4 +489,4 @@ def test_a_vote_never_ends_the_heartbeat(event, word):
     rig.say(action_response(event, "revocable", word))
     rig.beats(200)
     assert STOPPED not in rig.out()
-    assert rig.instance.heartbeating
+    assert rig.instance.heartbeat.heartbeating

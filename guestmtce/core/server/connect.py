@@ -1,7 +1,18 @@
 """The channel of an instance: when to connect, when to try again, when to give up.
 
-Replaces guestSvrFsm's connect handlers (guest-channel.md, Connecting). `TABLE` is the state
-machine; a connection's fate is decided before the look-up where it depends on what it did.
+Replaces guestSvrFsm's connect handlers (guest-channel.md, Connecting). What the table below
+rests on:
+
+A channel is a socket file that QEMU makes, and one connection to it. That the file is there
+says that we may try; that the connect succeeded says little, as QEMU serves one client and
+lets others wait in its queue, and accepts before the guest has anybody who reads. Only a valid
+message proves that a connection *serves*. So a connection that ends after it had served is
+made again after a short gap, while one that ends unused is a failure like a refused one: the
+next attempt waits, each time twice as long, up to a minute. News of the file (made, changed,
+replaced), and guestAgent's wish to reach the guest, end that waiting. A file that is gone ends
+the channel; the instance is forgotten with it unless guestAgent has named it.
+
+What depends on what a connection did becomes an input of its own before the look-up in `TABLE`.
 """
 
 from __future__ import annotations
@@ -9,7 +20,9 @@ from __future__ import annotations
 from enum import Enum
 
 from guestmtce.core.server import heartbeat
-from guestmtce.core.server.machine import ConnectState, Machine, Row, TimerName
+from guestmtce.core.server.guest_protocol import Framer
+from guestmtce.core.server.heartbeat import Heartbeat
+from guestmtce.core.server.machine import Attempt, Machine, Row, TimerName
 
 # Attempts are 1 s, then 2, 4, ... 60 s apart. One more comes early in the first second: QEMU
 # binds before it listens, and inotify tells of the file in between.
@@ -18,6 +31,14 @@ BACKOFF_SECS = (0.1, 0.9, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 HANGUP_GAP_SECS = 0.2
 IDLE_SECS = 120.0
 SUSPENDED_SECS = 10.0
+
+
+class ConnectState(Enum):
+    """Where an instance's channel stands."""
+
+    ABSENT = "absent"  # no socket file
+    WAITING = "waiting"  # the next attempt is timed
+    CONNECTED = "connected"
 
 
 class Input(Enum):
@@ -35,130 +56,187 @@ class Input(Enum):
     RETRY = "retry timer"
     IDLE = "idle for 120 s"
     SUSPENDED = "suspend ended"
+    DELETED = "instance deleted"
 
 
-def step(m: Machine, event: Input) -> None:
-    """Apply one input; an input without a row in this state is ignored (see IGNORED)."""
-    row = TABLE.get((m.connect_state, event))
-    if row is not None:
-        m.connect_state = row.next_state
-        row.handler(m, None)
+_CAME_OF = {
+    Attempt.OPENED: Input.OPENED,
+    Attempt.REFUSED: Input.REFUSED,
+    Attempt.GONE: Input.GONE,
+}
 
 
-def closed(m: Machine) -> None:
-    """The peer closed the channel, or it broke. Only messages count as having worked."""
-    step(m, Input.CLOSED if m.served else Input.CLOSED_UNUSED)
+class Connection(Machine[ConnectState]):
+    """The connection to an instance's guest, or the way to the next one.
 
+    `provisioned` says that ADD_INST or MOD_INST named the instance, so that it outlives its
+    socket file; `failures` counts the attempts in a row that came to nothing; `framer` has
+    what came of a message so far.
+    """
 
-def idle_timer(m: Machine) -> None:
-    """Look whether anything came through; silence that is expected does not count."""
-    quiet = m.worker.clock() - m.instance.last_message_at
-    if quiet < IDLE_SECS:
-        m.port.start_timer(TimerName.IDLE, IDLE_SECS - quiet)
-    elif m.instance.heartbeating or m.expecting_silence:
-        m.port.start_timer(TimerName.IDLE, IDLE_SECS)
-    else:
-        step(m, Input.IDLE)
+    __slots__ = (
+        "_closed_at",
+        "_heard_at",
+        "_heartbeat",
+        "_serves",
+        "failures",
+        "framer",
+        "provisioned",
+    )
 
+    def __init__(self, heartbeat: Heartbeat) -> None:
+        super().__init__(ConnectState.ABSENT, TABLE, TIMERS, heartbeat.worker, heartbeat.port)
+        self.provisioned = False
+        self.failures = 0
+        self.framer = Framer()
+        self._heartbeat = heartbeat
+        self._closed_at = float("-inf")
+        # When this connection was opened, or last brought a valid message.
+        self._heard_at = float("-inf")
+        self._serves = False
 
-def _attempt(m: Machine, _argument: object = None) -> None:
-    """Connect now, or as soon as the gap after a hang-up is over."""
-    gap = m.closed_at + HANGUP_GAP_SECS - m.worker.clock()
-    if gap > 0:
-        m.port.start_timer(TimerName.CONNECT, gap)
-        return
-    m.port.cancel_timer(TimerName.CONNECT)
-    m.port.connect()
+    @property
+    def connected(self) -> bool:
+        """True while the channel is open."""
+        return self.state is ConnectState.CONNECTED
 
+    def heard(self) -> None:
+        """A valid message came: this connection serves."""
+        self._heard_at = self.worker.clock()
+        self._serves = True
 
-def _attempt_afresh(m: Machine, _argument: object) -> None:
-    """Fresh news of the file: the backoff starts again."""
-    m.connect_failures = 0
-    _attempt(m)
+    def closed(self) -> None:
+        """The peer closed the channel, or it broke."""
+        self.step(Input.CLOSED if self._serves else Input.CLOSED_UNUSED)
 
+    def idle_timer(self) -> None:
+        """Look whether anything came through; silence that is expected does not count."""
+        quiet = self.worker.clock() - self._heard_at
+        if quiet < IDLE_SECS:
+            self.port.start_timer(TimerName.IDLE, IDLE_SECS - quiet)
+        elif self._heartbeat.heartbeating or self._heartbeat.expecting_silence:
+            self.port.start_timer(TimerName.IDLE, IDLE_SECS)
+        else:
+            self.step(Input.IDLE)
 
-def _back_off(m: Machine, _argument: object) -> None:
-    delay = BACKOFF_SECS[min(m.connect_failures, len(BACKOFF_SECS) - 1)]
-    m.connect_failures += 1
-    m.port.start_timer(TimerName.CONNECT, delay)
+    def _attempt(self, _argument: object = None) -> None:
+        """Connect now, or as soon as the gap after a hang-up is over."""
+        gap = self._closed_at + HANGUP_GAP_SECS - self.worker.clock()
+        if gap > 0:
+            self.port.start_timer(TimerName.CONNECT, gap)
+        else:
+            self.step(_CAME_OF[self.port.connect()])
 
+    def _attempt_afresh(self, _argument: object) -> None:
+        """Fresh news of the file: the backoff starts again."""
+        self.failures = 0
+        self._attempt()
 
-def _open(m: Machine, _argument: object) -> None:
-    m.instance.connected = True
-    m.instance.last_message_at = m.worker.clock()
-    m.served = False
-    m.port.cancel_timer(TimerName.CONNECT)
-    m.port.start_timer(TimerName.IDLE, IDLE_SECS)
+    def _back_off(self, _argument: object = None) -> None:
+        delay = BACKOFF_SECS[min(self.failures, len(BACKOFF_SECS) - 1)]
+        self.failures += 1
+        self.port.start_timer(TimerName.CONNECT, delay)
 
+    def _open(self, _argument: object) -> None:
+        self.framer = Framer()
+        self._heard_at = self.worker.clock()
+        self._serves = False
+        self.port.start_timer(TimerName.IDLE, IDLE_SECS)
 
-def _hang_up(m: Machine) -> None:
-    """The channel is closed, by whomever: the heartbeat ends with it."""
-    m.instance.connected = False
-    m.closed_at = m.worker.clock()
-    m.port.cancel_timer(TimerName.IDLE)
-    m.port.disconnect()
-    heartbeat.step(m, heartbeat.Input.DISCONNECTED)
+    def _hang_up(self) -> None:
+        """The channel is closed, by whomever: the heartbeat ends with it."""
+        self._closed_at = self.worker.clock()
+        self.port.disconnect()
+        self._heartbeat.step(heartbeat.Input.DISCONNECTED)
 
+    def _come_back(self, _argument: object) -> None:
+        """A connection that had worked ended: try again right after the gap."""
+        self._hang_up()
+        self.failures = 0
+        self._attempt()
 
-def _come_back(m: Machine, _argument: object) -> None:
-    """A connection that had worked ended: try again right after the gap."""
-    _hang_up(m)
-    m.connect_failures = 0
-    _attempt(m)
+    def _come_back_later(self, _argument: object) -> None:
+        """A connection that was accepted and closed unused is a failure like a refused one."""
+        self._hang_up()
+        self._back_off()
 
+    def _lose_file(self, _argument: object) -> None:
+        """No file, no channel. What guestAgent has named is kept and waits for the file."""
+        if not self.provisioned:
+            self.port.forget()
 
-def _come_back_later(m: Machine, _argument: object) -> None:
-    """A connection that was accepted and closed unused is a failure like a refused one."""
-    _hang_up(m)
-    _back_off(m, None)
+    def _lose_channel(self, _argument: object) -> None:
+        self._hang_up()
+        self._lose_file(None)
 
+    def _rest(self, _argument: object) -> None:
+        """Suspended: leave the guest alone for a while (decision 7)."""
+        self.failures = 0
+        self.port.start_timer(TimerName.CONNECT, SUSPENDED_SECS)
 
-def _lose_file(m: Machine, _argument: object) -> None:
-    """No file, no channel. What guestAgent has named is kept and waits for the file."""
-    if m.instance.connected:
-        _hang_up(m)
-    m.port.cancel_timer(TimerName.CONNECT)
-    m.connect_failures = 0
-    if not m.instance.provisioned:
-        m.port.forget()
+    def _hang_up_and_rest(self, _argument: object) -> None:
+        self._hang_up()
+        self._rest(None)
 
+    def _end(self, _argument: object) -> None:
+        """Deleted while connected: nothing of the heartbeat is told any more."""
+        self.port.disconnect()
 
-def _rest(m: Machine, _argument: object) -> None:
-    """Suspended: hang up, and leave the guest alone for a while (decision 7)."""
-    if m.instance.connected:
-        _hang_up(m)
-    m.connect_failures = 0
-    m.port.start_timer(TimerName.CONNECT, SUSPENDED_SECS)
+    def _end_waiting(self, _argument: object) -> None:
+        """Deleted while waiting: leaving the state has stopped its timer, and that is all."""
 
 
 _ABSENT = ConnectState.ABSENT
 _WAITING = ConnectState.WAITING
 _CONNECTED = ConnectState.CONNECTED
 
+TIMERS = {_WAITING: TimerName.CONNECT, _CONNECTED: TimerName.IDLE}
+
 TABLE: dict[tuple[ConnectState, Input], Row[ConnectState]] = {
-    (_ABSENT, Input.FOUND): Row(_WAITING, _attempt_afresh),
-    (_ABSENT, Input.CHANGED): Row(_WAITING, _attempt_afresh),
-    (_ABSENT, Input.REPLACED): Row(_WAITING, _attempt_afresh),
-    (_ABSENT, Input.WANTED): Row(_WAITING, _attempt_afresh),
-    (_ABSENT, Input.GONE): Row(_ABSENT, _lose_file),
-    (_WAITING, Input.FOUND): Row(_WAITING, _attempt_afresh),
-    (_WAITING, Input.CHANGED): Row(_WAITING, _attempt_afresh),
-    (_WAITING, Input.REPLACED): Row(_WAITING, _attempt_afresh),
-    (_WAITING, Input.WANTED): Row(_WAITING, _attempt_afresh),
-    (_WAITING, Input.RETRY): Row(_WAITING, _attempt),
-    (_WAITING, Input.OPENED): Row(_CONNECTED, _open),
-    (_WAITING, Input.REFUSED): Row(_WAITING, _back_off),
-    (_WAITING, Input.GONE): Row(_ABSENT, _lose_file),
-    (_WAITING, Input.SUSPENDED): Row(_WAITING, _rest),
-    (_CONNECTED, Input.REPLACED): Row(_WAITING, _come_back),
-    (_CONNECTED, Input.CLOSED): Row(_WAITING, _come_back),
-    (_CONNECTED, Input.CLOSED_UNUSED): Row(_WAITING, _come_back_later),
-    (_CONNECTED, Input.IDLE): Row(_WAITING, _come_back),
-    (_CONNECTED, Input.GONE): Row(_ABSENT, _lose_file),
-    (_CONNECTED, Input.SUSPENDED): Row(_WAITING, _rest),
+    (_ABSENT, Input.FOUND): Row(_WAITING, Connection._attempt_afresh),
+    (_ABSENT, Input.CHANGED): Row(_WAITING, Connection._attempt_afresh),
+    (_ABSENT, Input.REPLACED): Row(_WAITING, Connection._attempt_afresh),
+    (_ABSENT, Input.WANTED): Row(_WAITING, Connection._attempt_afresh),
+    (_ABSENT, Input.GONE): Row(_ABSENT, Connection._lose_file),
+    (_WAITING, Input.FOUND): Row(_WAITING, Connection._attempt_afresh),
+    (_WAITING, Input.CHANGED): Row(_WAITING, Connection._attempt_afresh),
+    (_WAITING, Input.REPLACED): Row(_WAITING, Connection._attempt_afresh),
+    (_WAITING, Input.WANTED): Row(_WAITING, Connection._attempt_afresh),
+    (_WAITING, Input.RETRY): Row(_WAITING, Connection._attempt),
+    (_WAITING, Input.OPENED): Row(_CONNECTED, Connection._open),
+    (_WAITING, Input.REFUSED): Row(_WAITING, Connection._back_off),
+    (_WAITING, Input.GONE): Row(_ABSENT, Connection._lose_file),
+    (_WAITING, Input.SUSPENDED): Row(_WAITING, Connection._rest),
+    (_WAITING, Input.DELETED): Row(_ABSENT, Connection._end_waiting),
+    (_CONNECTED, Input.REPLACED): Row(_WAITING, Connection._come_back),
+    (_CONNECTED, Input.CLOSED): Row(_WAITING, Connection._come_back),
+    (_CONNECTED, Input.CLOSED_UNUSED): Row(_WAITING, Connection._come_back_later),
+    (_CONNECTED, Input.IDLE): Row(_WAITING, Connection._come_back),
+    (_CONNECTED, Input.GONE): Row(_ABSENT, Connection._lose_channel),
+    (_CONNECTED, Input.SUSPENDED): Row(_WAITING, Connection._hang_up_and_rest),
+    (_CONNECTED, Input.DELETED): Row(_ABSENT, Connection._end),
 }
 
-# A connected channel needs no file news; without one there is nothing to close or to retry.
+# Only an attempt is opened or refused, only a connection is closed or idle; without a file
+# there is nothing to end or to retry, and while connected no news of the file matters.
 IGNORED = frozenset(
-    (state, event) for state in ConnectState for event in Input if (state, event) not in TABLE
+    {
+        (_ABSENT, Input.OPENED),
+        (_ABSENT, Input.REFUSED),
+        (_ABSENT, Input.CLOSED),
+        (_ABSENT, Input.CLOSED_UNUSED),
+        (_ABSENT, Input.RETRY),
+        (_ABSENT, Input.IDLE),
+        (_ABSENT, Input.SUSPENDED),
+        (_ABSENT, Input.DELETED),
+        (_WAITING, Input.CLOSED),
+        (_WAITING, Input.CLOSED_UNUSED),
+        (_WAITING, Input.IDLE),
+        (_CONNECTED, Input.FOUND),
+        (_CONNECTED, Input.CHANGED),
+        (_CONNECTED, Input.WANTED),
+        (_CONNECTED, Input.OPENED),
+        (_CONNECTED, Input.REFUSED),
+        (_CONNECTED, Input.RETRY),
+    }
 )

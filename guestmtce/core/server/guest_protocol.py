@@ -19,6 +19,7 @@ from guestmtce.core.shared.vocabulary import (
     Event,
     Health,
     Notification,
+    Timeouts,
     VoteResult,
 )
 
@@ -41,11 +42,7 @@ class Terms(NamedTuple):
 
     name: str = ""
     interval_ms: int = 1000
-    vote_secs: int = 10
-    shutdown_notice_secs: int = 10
-    suspend_notice_secs: int = 10
-    resume_notice_secs: int = 10
-    restart_secs: int = 120
+    timeouts: Timeouts = Timeouts(restart=120, shutdown=10, suspend=10, resume=10, vote=10)
     corrective_action: CorrectiveAction = CorrectiveAction.LOG
 
 
@@ -89,13 +86,14 @@ class Framer:
     """Splits a byte stream at newlines into messages, in memory for one message at most.
 
     The result does not depend on how the bytes were split. A message over MESSAGE_LIMIT is
-    thrown away up to its newline and comes out as None, once.
+    thrown away up to its newline and comes out as None, once. `tail` is what has come of a
+    message that is not whole yet.
     """
 
-    __slots__ = ("_discarding", "_tail")
+    __slots__ = ("_discarding", "tail")
 
     def __init__(self) -> None:
-        self._tail = b""
+        self.tail = b""
         self._discarding = False
 
     def feed(self, data: bytes) -> list[bytes | None]:
@@ -104,15 +102,15 @@ class Framer:
         lines = data.split(b"\n")
         last = len(lines) - 1
         for index, line in enumerate(lines):
-            if self._tail:
-                line = self._tail + line  # noqa: PLW2901
-                self._tail = b""
+            if self.tail:
+                line = self.tail + line  # noqa: PLW2901
+                self.tail = b""
             if not self._discarding and len(line) > MESSAGE_LIMIT:
                 self._discarding = True
                 messages.append(None)
             if index == last:
                 if not self._discarding:
-                    self._tail = line
+                    self.tail = line
             elif self._discarding:
                 self._discarding = False
             elif line:
@@ -214,17 +212,15 @@ def _read_init(members: dict[str, Any]) -> Init:
     interval_ms = _integer(members, "heartbeat_interval_ms")
     if interval_ms > _INTERVAL_LIMIT_MS:
         _fail("heartbeat_interval_ms")
-    terms = Terms(
-        name=name,
-        interval_ms=interval_ms,
-        vote_secs=_secs(members, "vote_secs"),
-        shutdown_notice_secs=_secs(members, "shutdown_notice_secs"),
-        suspend_notice_secs=_secs(members, "suspend_notice_secs"),
-        resume_notice_secs=_secs(members, "resume_notice_secs"),
-        restart_secs=_secs(members, "restart_secs"),
-        corrective_action=CorrectiveAction.parse(_string(members, "corrective_action")),
+    timeouts = Timeouts(
+        vote=_secs(members, "vote_secs"),
+        shutdown=_secs(members, "shutdown_notice_secs"),
+        suspend=_secs(members, "suspend_notice_secs"),
+        resume=_secs(members, "resume_notice_secs"),
+        restart=_secs(members, "restart_secs"),
     )
-    return Init(invocation_id, terms)
+    action = CorrectiveAction.parse(_string(members, "corrective_action"))
+    return Init(invocation_id, Terms(name, interval_ms, timeouts, action))
 
 
 def _read_challenge_response(members: dict[str, Any]) -> ChallengeResponse:
@@ -272,30 +268,38 @@ _ACTION_NOTIFY = (
 _NACK = _HEADER % b"nack" + b'"invocation_id":%d,"log_msg":%s}\n'
 
 
-def encode_init_ack(sequence: int, invocation_id: int) -> bytes:
-    """Return the answer to an init."""
-    return _INIT_ACK % (sequence, invocation_id)
+class Writer:
+    """Writes our messages to one guest.
 
+    `sequence` is the number of the last one, they count from 1; `invocation_id` is that of the
+    guest's last init.
+    """
 
-def encode_challenge(sequence: int, number: int) -> bytes:
-    """Return a challenge; `number` is 0 … 2**31 - 1."""
-    return _CHALLENGE % (sequence, number)
+    __slots__ = ("invocation_id", "sequence")
 
+    def __init__(self, invocation_id: int = 0, sequence: int = 0) -> None:
+        self.invocation_id = invocation_id
+        self.sequence = sequence
 
-def encode_action_notify(
-    sequence: int, invocation_id: int, event: Event, notification: Notification, timeout_ms: int
-) -> bytes:
-    """Return a vote (revocable) or notify (irrevocable) for the guest."""
-    return _ACTION_NOTIFY % (
-        sequence,
-        invocation_id,
-        event.value.encode(),
-        notification.value.encode(),
-        timeout_ms,
-    )
+    def init_ack(self) -> bytes:
+        """Return the answer to an init."""
+        return _INIT_ACK % (self._next(), self.invocation_id)
 
+    def challenge(self, number: int) -> bytes:
+        """Return a challenge; `number` is 0 … 2**31 - 1."""
+        self.sequence += 1
+        return _CHALLENGE % (self.sequence, number)
 
-def encode_nack(sequence: int, invocation_id: int, log_msg: str) -> bytes:
-    """Return a refusal that says what was wrong with the guest's message, cut to its limit."""
-    text = encode_json(clean(log_msg, LOG_MSG_LIMIT)).encode("ascii")
-    return _NACK % (sequence, invocation_id, text)
+    def action_notify(self, event: Event, notification: Notification, timeout_ms: int) -> bytes:
+        """Return a vote (revocable) or notify (irrevocable) for the guest."""
+        words = event.value.encode(), notification.value.encode()
+        return _ACTION_NOTIFY % (self._next(), self.invocation_id, *words, timeout_ms)
+
+    def nack(self, log_msg: str) -> bytes:
+        """Return a refusal that says what was wrong with the guest's message, cut to its limit."""
+        text = encode_json(clean(log_msg, LOG_MSG_LIMIT)).encode("ascii")
+        return _NACK % (self._next(), self.invocation_id, text)
+
+    def _next(self) -> int:
+        self.sequence += 1
+        return self.sequence

@@ -1,24 +1,59 @@
-"""The heartbeat of an instance: challenge, response, miss, loss (behaviour.md).
+"""The heartbeat of an instance: challenge, answer, miss, loss.
 
-Replaces guestSvrFsm's heartbeat handlers. `TABLE` is the state machine; what depends on
-counters or settings becomes an input of its own in `tick` and `response` before the look-up.
+Replaces guestSvrFsm's heartbeat handlers. What the table below rests on:
+
+Nothing is challenged before the guest's client says `init`, which names its interval, its
+timeouts and the action that it wants if it is lost. Then we send a challenge, a random number,
+and the guest answers with that number and its health before the interval is over. When it is
+over the next challenge goes out: after an answer (`waiting_challenge`) as a matter of course,
+without one (`waiting_response`) as a miss. More misses in a row than the threshold allows are
+a loss: the guest's own promise is the window, the threshold is the tolerance, and an answer
+that comes later still counts for nothing. A guest that is lost is challenged no more until it
+says `init` again, which a live client does by itself when it hears no challenge.
+
+*Heartbeating* is what guestAgent is told: RUNNING with the first healthy answer (and again when
+the terms change), STOPPED when the cycle ends. An unhealthy answer proves life all the same.
+
+Four silences must not be confused:
+  * the guest's: it had its time and did not answer. Miss, miss, loss.
+  * ours: the timer rang late by half an interval, so this host or process stood still. What the
+    guest said meanwhile may be lost; nothing is counted, the challenge is sent anew.
+  * an expected one: a pause or suspend has ended, so the guest cannot answer until a post-event
+    notification says that it is back, or until it has answered for a minute after all.
+    Heartbeating stands for a grace period, then STOPPED; never a loss.
+  * an unreported one: reporting of the instance is off. STOPPED, never a loss.
+
+What depends on counters or settings becomes an input of its own in `tick` and `response`
+before the look-up in `TABLE`.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum
 
-from guestmtce.core.server import guest_protocol
-from guestmtce.core.server.guest_protocol import ChallengeResponse, Exit, Init
-from guestmtce.core.server.machine import HeartbeatState, Machine, Row, TimerName
+from guestmtce.core.server.guest_protocol import ChallengeResponse, Exit, Init, Terms, Writer
+from guestmtce.core.server.machine import Machine, Port, Row, TimerName
+from guestmtce.core.server.worker import Worker
+from guestmtce.core.shared.limits import Gap
+from guestmtce.core.shared.mtc_message import InstanceInformation, Loss
 from guestmtce.core.shared.vocabulary import Command, CorrectiveAction, Health
 
+RECENT_CHALLENGES = 6
 GRACE_SECS = 10.0
 GRACE_INTERVALS = 3
 SILENCE_GRACE_SECS = 60.0
 ANSWERED_SECS = 60.0
 ILLHEALTH_PERIOD_SECS = 10.0
 _NO_ACTION = frozenset({CorrectiveAction.NONE, CorrectiveAction.UNKNOWN})
+
+
+class HeartbeatState(Enum):
+    """Where the challenge cycle of an instance stands."""
+
+    WAITING_INIT = "waiting_init"
+    WAITING_RESPONSE = "waiting_response"
+    WAITING_CHALLENGE = "waiting_challenge"
 
 
 class Input(Enum):
@@ -34,7 +69,7 @@ class Input(Enum):
     MISS = "interval over, within the threshold"
     LOSS = "interval over, beyond the threshold"
     EXPECTED_SILENCE = "interval over, beyond the threshold, silence expected"
-    UNREPORTED_SILENCE = "interval over, reporting off or failed"
+    UNREPORTED_SILENCE = "interval over, reporting off"
     EXIT = "exit"
     DISCONNECTED = "disconnected"
     REPORTING_OFF = "reporting off"
@@ -42,283 +77,327 @@ class Input(Enum):
     SUSPENDED = "suspend ended"
     RESUMED = "post-event notification"
     GRACE_OVER = "grace over"
+    DELETED = "instance deleted"
 
 
-def step(m: Machine, event: Input, argument: object = None) -> None:
-    """Apply one input; an input without a row in this state is ignored (see IGNORED)."""
-    row = TABLE.get((m.heartbeat_state, event))
-    if row is not None:
-        m.heartbeat_state = row.next_state
-        row.handler(m, argument)
+class Heartbeat(Machine[HeartbeatState]):
+    """How the guest does, by what it asked for and by what guestAgent set.
 
-
-def tick(m: Machine, late: float) -> None:
-    """The interval timer rang, `late` seconds after its time."""
-    m.worker.stats.on_lateness(late)
-    step(m, _classify_tick(m, late), late)
-
-
-def _classify_tick(m: Machine, late: float) -> Input:
-    if late > m.instance.interval / 2:
-        return Input.STALLED
-    if m.heartbeat_state is not HeartbeatState.WAITING_RESPONSE:
-        return Input.INTERVAL_OVER
-    if not m.instance.reporting or m.instance.failed:
-        return Input.UNREPORTED_SILENCE
-    if m.instance.misses < m.worker.failure_threshold:
-        return Input.MISS
-    return Input.EXPECTED_SILENCE if m.expecting_silence else Input.LOSS
-
-
-def response(m: Machine, message: ChallengeResponse) -> bool:
-    """Judge an answer to a challenge; True if it answered the newest one in time."""
-    if m.heartbeat_state is not HeartbeatState.WAITING_RESPONSE:
-        m.worker.stats.unexpected_responses += 1
-        return False
-    challenges = m.instance.challenges
-    if message.number == challenges[-1]:
-        healthy = message.health is Health.HEALTHY
-        step(m, Input.HEALTHY if healthy else Input.UNHEALTHY, message)
-        return True
-    step(m, Input.LATE if message.number in challenges else Input.WRONG, message)
-    return False
-
-
-def _challenge(m: Machine, _argument: object = None) -> None:
-    """Send a new challenge; the interval runs from it."""
-    instance = m.instance
-    number = m.worker.random_number()
-    instance.challenges.append(number)
-    instance.challenge_sent_at = m.worker.clock()
-    m.port.send(guest_protocol.encode_challenge(m.next_sequence(), number), droppable=True)
-    m.port.start_timer(TimerName.TICK, instance.interval)
-
-
-def _start_over(m: Machine, init: Init) -> None:
-    """Take the guest's terms, acknowledge, and challenge at once."""
-    instance = m.instance
-    interval_ms = max(init.terms.interval_ms, m.worker.pulse_period_ms)
-    instance.terms = init.terms._replace(interval_ms=interval_ms)
-    instance.invocation_id = init.invocation_id
-    instance.initialized = True
-    instance.misses = 0
-    instance.failed = False
-    m.port.cancel_timer(TimerName.GRACE)
-    m.port.send(guest_protocol.encode_init_ack(m.next_sequence(), init.invocation_id))
-    _challenge(m)
-
-
-def _alive(m: Machine) -> None:
-    """The newest challenge was answered."""
-    instance = m.instance
-    now = m.worker.clock()
-    m.worker.stats.on_response(now - instance.challenge_sent_at)
-    instance.misses = 0
-    instance.failed = False
-    if m.expecting_silence:
-        if m.answered_since is None:
-            m.answered_since = now
-        elif now - m.answered_since >= ANSWERED_SECS:
-            m.expecting_silence = False
-
-
-def _beat(m: Machine, _message: ChallengeResponse) -> None:
-    """A healthy answer: heartbeating. RUNNING if that, or the terms, are news to the agent."""
-    _alive(m)
-    m.worker.stats.heartbeats += 1
-    instance = m.instance
-    if instance.heartbeating and m.reported_terms is instance.terms:
-        return
-    news = not instance.heartbeating or _differ(m.reported_terms, instance.terms)
-    instance.heartbeating = True
-    m.reported_terms = instance.terms
-    if news:
-        m.report_information(Command.HEARTBEAT_RUNNING)
-
-
-def _differ(told: guest_protocol.Terms | None, terms: guest_protocol.Terms) -> bool:
-    """True if name, timeouts or action differ; the interval is no business of the agent's."""
-    return told is None or told._replace(interval_ms=terms.interval_ms) != terms
-
-
-def _fall_ill(m: Machine, message: ChallengeResponse) -> None:
-    """An unhealthy answer: the guest is alive, and may name an action that it wants.
-
-    Each report is a new order to the VIM, so an action is passed on once in 10 s (decision 8).
+    `reporting` is instance-level reporting; `initialized` says that an init came on this
+    connection; `terms` are those of the last init. `misses` are those in a row, `failures` all
+    losses. `expecting_silence`: after pause and suspend the guest's silence is no fault.
     """
-    _alive(m)
-    instance = m.instance
-    m.worker.stats.unhealthy += 1
-    action = message.corrective_action
-    if not message.health_known:
-        m.port.note("an unknown health word from the guest; taken as unhealthy")
-    if action in _NO_ACTION or not (m.worker.reporting and instance.reporting):
-        return
-    now = m.worker.clock()
-    if now - instance.corrective_actions_sent.get(action, float("-inf")) < ILLHEALTH_PERIOD_SECS:
-        return
-    instance.corrective_actions_sent[action] = now
-    members = instance.information(m.worker.hostname, action)
-    m.port.report(Command.HEARTBEAT_ILLHEALTH, members)
 
+    __slots__ = (
+        "_answered_since",
+        "_challenge_sent_at",
+        "_illness_gap",
+        "_told_terms",
+        "challenges",
+        "expecting_silence",
+        "failures",
+        "initialized",
+        "misses",
+        "reporting",
+        "terms",
+        "uuid",
+        "writer",
+    )
 
-def _count_late(m: Machine, _message: ChallengeResponse) -> None:
-    """The window is the guest's own promise, and the threshold is its tolerance: no answer."""
-    m.worker.stats.late_responses += 1
+    def __init__(self, uuid: str, worker: Worker, port: Port, writer: Writer) -> None:
+        super().__init__(HeartbeatState.WAITING_INIT, TABLE, TIMERS, worker, port)
+        self.uuid = uuid
+        self.writer = writer
+        self.terms = Terms()
+        self.reporting = False
+        self.initialized = False
+        self.expecting_silence = False
+        self.misses = 0
+        self.failures = 0
+        self.challenges: deque[int] = deque(maxlen=RECENT_CHALLENGES)
+        self._challenge_sent_at = 0.0
+        # The terms in the last RUNNING; None after STOPPED, and before the first RUNNING.
+        self._told_terms: Terms | None = None
+        # Since when each challenge was answered, while silence is expected.
+        self._answered_since: float | None = None
+        # When each action was last passed on as ILLHEALTH.
+        self._illness_gap = Gap(ILLHEALTH_PERIOD_SECS)
 
+    @property
+    def heartbeating(self) -> bool:
+        """What guestAgent was told last: True after RUNNING, False after STOPPED."""
+        return self._told_terms is not None
 
-def _count_wrong(m: Machine, _message: ChallengeResponse) -> None:
-    m.worker.stats.wrong_responses += 1
+    @property
+    def interval(self) -> float:
+        """The heartbeat interval in seconds."""
+        return self.terms.interval_ms / 1000
 
+    def information(self, action: CorrectiveAction | None = None) -> InstanceInformation:
+        """Return what guestAgent is told of the instance; `action` replaces the one from init."""
+        return InstanceInformation(
+            self.worker.hostname,
+            self.uuid,
+            self.reporting,
+            self.heartbeating,
+            action or self.terms.corrective_action,
+            self.terms.timeouts,
+        )
 
-def _forgive(m: Machine, late: float) -> None:
-    """Our process or host was stopped or starved: the silence is ours, ask again."""
-    m.worker.stats.host_stalls += 1
-    m.answered_since = None
-    m.port.stalled(late)
-    _challenge(m)
+    def tick(self, late: float) -> None:
+        """The interval timer rang, `late` seconds after its time."""
+        self.worker.stats.on_lateness(late)
+        self.step(self._classify_tick(late), late)
 
+    def _classify_tick(self, late: float) -> Input:
+        if late > self.interval / 2:
+            return Input.STALLED
+        if self.state is not HeartbeatState.WAITING_RESPONSE:
+            return Input.INTERVAL_OVER
+        if not self.reporting:
+            return Input.UNREPORTED_SILENCE
+        if self.misses < self.worker.settings.hbs_failure_threshold:
+            return Input.MISS
+        return Input.EXPECTED_SILENCE if self.expecting_silence else Input.LOSS
 
-def _miss(m: Machine, _argument: object) -> None:
-    _count_miss(m)
-    m.port.note("miss %d of %d", m.instance.misses, m.worker.failure_threshold + 1)
-    _challenge(m)
+    def response(self, message: ChallengeResponse) -> bool:
+        """Judge an answer to a challenge; True if it answered the newest one in time."""
+        if self.state is not HeartbeatState.WAITING_RESPONSE:
+            self.worker.stats.unexpected_responses += 1
+            return False
+        if message.number == self.challenges[-1]:
+            healthy = message.health is Health.HEALTHY
+            self.step(Input.HEALTHY if healthy else Input.UNHEALTHY, message)
+            return True
+        self.step(Input.LATE if message.number in self.challenges else Input.WRONG, message)
+        return False
 
+    def set_reporting(self, reporting: bool) -> None:
+        """Set instance-level reporting; the present value again changes nothing."""
+        if self.reporting == reporting:
+            return
+        self.reporting = reporting
+        if not reporting:
+            self.step(Input.REPORTING_OFF)
 
-def _count_miss(m: Machine) -> None:
-    m.instance.misses += 1
-    m.worker.stats.misses += 1
-    m.answered_since = None
+    def _challenge(self, _argument: object = None) -> None:
+        """Send a new challenge; the interval runs from it."""
+        number = self.worker.random_number()
+        self.challenges.append(number)
+        self._challenge_sent_at = self.worker.clock()
+        self.port.send(self.writer.challenge(number), droppable=True)
+        self.port.start_timer(TimerName.TICK, self.interval)
 
+    def _start_over(self, init: Init) -> None:
+        """Take the guest's terms, acknowledge, and challenge at once."""
+        interval_ms = max(init.terms.interval_ms, self.worker.settings.hbs_pulse_period_ms)
+        self.terms = init.terms._replace(interval_ms=interval_ms)
+        self.initialized = True
+        self.misses = 0
+        self.writer.invocation_id = init.invocation_id
+        self.port.send(self.writer.init_ack())
+        self._challenge()
 
-def _lose(m: Machine, _argument: object) -> None:
-    """Loss: STOPPED if it was heartbeating (decision 14), then LOSS if both levels report."""
-    _count_miss(m)
-    instance = m.instance
-    instance.failed = True
-    instance.failures += 1
-    m.worker.stats.losses += 1
-    _stop(m)
-    if m.worker.reporting and instance.reporting:
-        m.report_loss()
+    def _alive(self) -> None:
+        """The newest challenge was answered."""
+        now = self.worker.clock()
+        self.worker.stats.on_response(now - self._challenge_sent_at)
+        self.misses = 0
+        if self.expecting_silence:
+            if self._answered_since is None:
+                self._answered_since = now
+            elif now - self._answered_since >= ANSWERED_SECS:
+                self.expecting_silence = False
 
+    def _beat(self, _message: ChallengeResponse) -> None:
+        """A healthy answer: heartbeating. RUNNING if that, or the terms, are news to the agent."""
+        self._alive()
+        self.worker.stats.heartbeats += 1
+        told = self._told_terms
+        if told is self.terms:
+            return
+        self._told_terms = self.terms
+        # The interval is no business of the agent's.
+        if told is None or told._replace(interval_ms=self.terms.interval_ms) != self.terms:
+            self.port.report(Command.HEARTBEAT_RUNNING, self.information())
 
-def _fall_silent(m: Machine, _argument: object) -> None:
-    """Silence beyond the threshold that was expected is no loss (decision 7)."""
-    _count_miss(m)
-    _stop(m)
+    def _fall_ill(self, message: ChallengeResponse) -> None:
+        """An unhealthy answer: the guest is alive, and may name an action that it wants.
 
+        Each report is a new order to the VIM, so an action is passed on once in 10 s (decision 8).
+        """
+        self._alive()
+        self.worker.stats.unhealthy += 1
+        action = message.corrective_action
+        if not message.health_known:
+            self.port.note("an unknown health word from the guest; taken as unhealthy")
+        if action in _NO_ACTION or not (self.worker.reporting and self.reporting):
+            return
+        if self._illness_gap.allows(self.worker.clock(), action):
+            self.port.report(Command.HEARTBEAT_ILLHEALTH, self.information(action))
 
-def _stop(m: Machine, _argument: object = None) -> None:
-    """Into waiting_init: no challenges; STOPPED if it was heartbeating."""
-    m.port.cancel_timer(TimerName.TICK)
-    m.port.cancel_timer(TimerName.GRACE)
-    m.answered_since = None
-    if m.instance.heartbeating:
-        m.instance.heartbeating = False
-        m.reported_terms = None
-        m.report_information(Command.HEARTBEAT_STOPPED)
+    def _count_late(self, _message: ChallengeResponse) -> None:
+        """Count an answer to an earlier challenge. It does not undo the miss."""
+        self.worker.stats.late_responses += 1
 
+    def _count_wrong(self, _message: ChallengeResponse) -> None:
+        self.worker.stats.wrong_responses += 1
 
-def _leave(m: Machine, message: Exit) -> None:
-    m.instance.initialized = False
-    m.port.note("the guest's client exits")
-    _stop(m, message)
+    def _forgive(self, late: float) -> None:
+        """Our process or host was stopped or starved: the silence is ours, ask again."""
+        self.worker.stats.host_stalls += 1
+        self._answered_since = None
+        self.port.stalled(late)
+        self._challenge()
 
+    def _miss(self, _argument: object) -> None:
+        self._count_miss()
+        self.port.note("miss %d of %d", self.misses, self.worker.settings.hbs_failure_threshold + 1)
+        self._challenge()
 
-def _disconnect(m: Machine, _argument: object) -> None:
-    """The channel is gone: STOPPED at once, and no LOSS; that fault is the VIM's to know."""
-    m.instance.initialized = False
-    _stop(m)
+    def _count_miss(self) -> None:
+        self.misses += 1
+        self.worker.stats.misses += 1
+        self._answered_since = None
 
+    def _lose(self, _argument: object) -> None:
+        """Loss: STOPPED if it was heartbeating (decision 14), then LOSS if both levels report."""
+        self._count_miss()
+        self.failures += 1
+        self.worker.stats.losses += 1
+        self._stop()
+        if self.worker.reporting and self.reporting:
+            self.port.report(Command.HEARTBEAT_LOSS, Loss(self.worker.hostname, self.uuid))
 
-def _expect_silence(m: Machine) -> None:
-    m.expecting_silence = True
-    m.answered_since = None
-    m.instance.misses = 0
+    def _fall_silent(self, _argument: object) -> None:
+        """Silence beyond the threshold that was expected is no loss (decision 7)."""
+        self._count_miss()
+        self._stop()
 
+    def _stop(self, _argument: object = None) -> None:
+        """Into waiting_init: no challenges; STOPPED if it was heartbeating."""
+        self._answered_since = None
+        if self.heartbeating:
+            self._told_terms = None
+            self.port.cancel_timer(TimerName.GRACE)
+            self.port.report(Command.HEARTBEAT_STOPPED, self.information())
 
-def _pause(m: Machine, _argument: object) -> None:
-    """A paused guest must not be lost; its heartbeating may stand for a while (decision 7)."""
-    _expect_silence(m)
-    m.port.cancel_timer(TimerName.TICK)
-    if m.instance.heartbeating:
-        m.port.start_timer(TimerName.GRACE, SILENCE_GRACE_SECS)
+    def _leave(self, _message: Exit) -> None:
+        self.initialized = False
+        self.port.note("the guest's client exits")
+        self._stop()
 
+    def _disconnect(self, _argument: object) -> None:
+        """The channel is gone: STOPPED at once, and no LOSS; that fault is the VIM's to know."""
+        self.initialized = False
+        self._stop()
 
-def _suspend(m: Machine, _argument: object) -> None:
-    _expect_silence(m)
-    _stop(m)
+    def _expect_silence(self) -> None:
+        self.expecting_silence = True
+        self._answered_since = None
 
+    def _pause(self, _argument: object) -> None:
+        """A paused guest must not be lost; its heartbeating may stand for a while (decision 7)."""
+        self._expect_silence()
+        if self.heartbeating:
+            self.port.start_timer(TimerName.GRACE, SILENCE_GRACE_SECS)
 
-def _resume(m: Machine, _argument: object) -> None:
-    """What was expected is over: old misses say nothing; the guest has a while to come back."""
-    if not m.expecting_silence:
-        return  # the grace that runs, runs on: repeats must not stretch it
-    m.expecting_silence = False
-    m.instance.misses = 0
-    if m.heartbeat_state is HeartbeatState.WAITING_INIT and m.instance.heartbeating:
-        grace = max(GRACE_SECS, GRACE_INTERVALS * m.instance.interval)
-        m.port.start_timer(TimerName.GRACE, grace)
+    def _suspend(self, _argument: object) -> None:
+        self._expect_silence()
+        self._stop()
+
+    def _resume(self, _argument: object) -> None:
+        """A post-event notification ends the expected silence; old misses are forgotten.
+
+        A guest that still counts as heartbeating has the grace period to say init.
+        """
+        if not self.expecting_silence:
+            return  # the grace that runs, runs on: repeats must not stretch it
+        self.expecting_silence = False
+        self.misses = 0
+        if self.state is HeartbeatState.WAITING_INIT and self.heartbeating:
+            grace = max(GRACE_SECS, GRACE_INTERVALS * self.interval)
+            self.port.start_timer(TimerName.GRACE, grace)
+
+    def _end(self, _argument: object) -> None:
+        """Deleted: nothing more is told."""
+        self._told_terms = None
+        self.port.cancel_timer(TimerName.GRACE)
 
 
 _INIT = HeartbeatState.WAITING_INIT
 _RESPONSE = HeartbeatState.WAITING_RESPONSE
 _CHALLENGE = HeartbeatState.WAITING_CHALLENGE
 
-TABLE: dict[tuple[HeartbeatState, Input], Row[HeartbeatState]] = {
-    (_INIT, Input.INIT): Row(_RESPONSE, _start_over),
-    (_INIT, Input.EXIT): Row(_INIT, _leave),
-    (_INIT, Input.DISCONNECTED): Row(_INIT, _disconnect),
-    (_INIT, Input.REPORTING_OFF): Row(_INIT, _stop),
-    (_INIT, Input.PAUSED): Row(_INIT, _pause),
-    (_INIT, Input.SUSPENDED): Row(_INIT, _suspend),
-    (_INIT, Input.RESUMED): Row(_INIT, _resume),
-    (_INIT, Input.GRACE_OVER): Row(_INIT, _stop),
-    (_RESPONSE, Input.INIT): Row(_RESPONSE, _start_over),
-    (_RESPONSE, Input.HEALTHY): Row(_CHALLENGE, _beat),
-    (_RESPONSE, Input.UNHEALTHY): Row(_CHALLENGE, _fall_ill),
-    (_RESPONSE, Input.LATE): Row(_RESPONSE, _count_late),
-    (_RESPONSE, Input.WRONG): Row(_RESPONSE, _count_wrong),
-    (_RESPONSE, Input.STALLED): Row(_RESPONSE, _forgive),
-    (_RESPONSE, Input.MISS): Row(_RESPONSE, _miss),
-    (_RESPONSE, Input.LOSS): Row(_INIT, _lose),
-    (_RESPONSE, Input.EXPECTED_SILENCE): Row(_INIT, _fall_silent),
-    (_RESPONSE, Input.UNREPORTED_SILENCE): Row(_INIT, _stop),
-    (_RESPONSE, Input.EXIT): Row(_INIT, _leave),
-    (_RESPONSE, Input.DISCONNECTED): Row(_INIT, _disconnect),
-    (_RESPONSE, Input.REPORTING_OFF): Row(_INIT, _stop),
-    (_RESPONSE, Input.PAUSED): Row(_INIT, _pause),
-    (_RESPONSE, Input.SUSPENDED): Row(_INIT, _suspend),
-    (_RESPONSE, Input.RESUMED): Row(_RESPONSE, _resume),
-    (_CHALLENGE, Input.INIT): Row(_RESPONSE, _start_over),
-    (_CHALLENGE, Input.INTERVAL_OVER): Row(_RESPONSE, _challenge),
-    (_CHALLENGE, Input.STALLED): Row(_RESPONSE, _forgive),
-    (_CHALLENGE, Input.EXIT): Row(_INIT, _leave),
-    (_CHALLENGE, Input.DISCONNECTED): Row(_INIT, _disconnect),
-    (_CHALLENGE, Input.REPORTING_OFF): Row(_INIT, _stop),
-    (_CHALLENGE, Input.PAUSED): Row(_INIT, _pause),
-    (_CHALLENGE, Input.SUSPENDED): Row(_INIT, _suspend),
-    (_CHALLENGE, Input.RESUMED): Row(_CHALLENGE, _resume),
+TIMERS = {
+    _INIT: TimerName.GRACE,
+    _RESPONSE: TimerName.TICK,
+    _CHALLENGE: TimerName.TICK,
 }
 
-# What can come in a state and means nothing there: an answer after the cycle ended, a timer
-# that rang in the turn in which it was cancelled.
+TABLE: dict[tuple[HeartbeatState, Input], Row[HeartbeatState]] = {
+    (_INIT, Input.INIT): Row(_RESPONSE, Heartbeat._start_over),
+    (_INIT, Input.EXIT): Row(_INIT, Heartbeat._leave),
+    (_INIT, Input.DISCONNECTED): Row(_INIT, Heartbeat._disconnect),
+    (_INIT, Input.REPORTING_OFF): Row(_INIT, Heartbeat._stop),
+    (_INIT, Input.PAUSED): Row(_INIT, Heartbeat._pause),
+    (_INIT, Input.SUSPENDED): Row(_INIT, Heartbeat._suspend),
+    (_INIT, Input.RESUMED): Row(_INIT, Heartbeat._resume),
+    (_INIT, Input.GRACE_OVER): Row(_INIT, Heartbeat._stop),
+    (_INIT, Input.DELETED): Row(_INIT, Heartbeat._end),
+    (_RESPONSE, Input.INIT): Row(_RESPONSE, Heartbeat._start_over),
+    (_RESPONSE, Input.HEALTHY): Row(_CHALLENGE, Heartbeat._beat),
+    (_RESPONSE, Input.UNHEALTHY): Row(_CHALLENGE, Heartbeat._fall_ill),
+    (_RESPONSE, Input.LATE): Row(_RESPONSE, Heartbeat._count_late),
+    (_RESPONSE, Input.WRONG): Row(_RESPONSE, Heartbeat._count_wrong),
+    (_RESPONSE, Input.STALLED): Row(_RESPONSE, Heartbeat._forgive),
+    (_RESPONSE, Input.MISS): Row(_RESPONSE, Heartbeat._miss),
+    (_RESPONSE, Input.LOSS): Row(_INIT, Heartbeat._lose),
+    (_RESPONSE, Input.EXPECTED_SILENCE): Row(_INIT, Heartbeat._fall_silent),
+    (_RESPONSE, Input.UNREPORTED_SILENCE): Row(_INIT, Heartbeat._stop),
+    (_RESPONSE, Input.EXIT): Row(_INIT, Heartbeat._leave),
+    (_RESPONSE, Input.DISCONNECTED): Row(_INIT, Heartbeat._disconnect),
+    (_RESPONSE, Input.REPORTING_OFF): Row(_INIT, Heartbeat._stop),
+    (_RESPONSE, Input.PAUSED): Row(_INIT, Heartbeat._pause),
+    (_RESPONSE, Input.SUSPENDED): Row(_INIT, Heartbeat._suspend),
+    (_RESPONSE, Input.RESUMED): Row(_RESPONSE, Heartbeat._resume),
+    (_RESPONSE, Input.DELETED): Row(_INIT, Heartbeat._end),
+    (_CHALLENGE, Input.INIT): Row(_RESPONSE, Heartbeat._start_over),
+    (_CHALLENGE, Input.INTERVAL_OVER): Row(_RESPONSE, Heartbeat._challenge),
+    (_CHALLENGE, Input.STALLED): Row(_RESPONSE, Heartbeat._forgive),
+    (_CHALLENGE, Input.EXIT): Row(_INIT, Heartbeat._leave),
+    (_CHALLENGE, Input.DISCONNECTED): Row(_INIT, Heartbeat._disconnect),
+    (_CHALLENGE, Input.REPORTING_OFF): Row(_INIT, Heartbeat._stop),
+    (_CHALLENGE, Input.PAUSED): Row(_INIT, Heartbeat._pause),
+    (_CHALLENGE, Input.SUSPENDED): Row(_INIT, Heartbeat._suspend),
+    (_CHALLENGE, Input.RESUMED): Row(_CHALLENGE, Heartbeat._resume),
+    (_CHALLENGE, Input.DELETED): Row(_INIT, Heartbeat._end),
+}
+
+# What means nothing in a state: before an init there is no challenge to answer or to miss,
+# after an answer there is none to answer again, and grace is for waiting_init alone.
 IGNORED = frozenset(
-    {(_INIT, event) for event in Input if (_INIT, event) not in TABLE}
-    | {(_RESPONSE, Input.INTERVAL_OVER), (_RESPONSE, Input.GRACE_OVER)}
-    | {
-        (_CHALLENGE, event)
-        for event in (
-            Input.HEALTHY,
-            Input.UNHEALTHY,
-            Input.LATE,
-            Input.WRONG,
-            Input.MISS,
-            Input.LOSS,
-            Input.EXPECTED_SILENCE,
-            Input.UNREPORTED_SILENCE,
-            Input.GRACE_OVER,
-        )
+    {
+        (_INIT, Input.HEALTHY),
+        (_INIT, Input.UNHEALTHY),
+        (_INIT, Input.LATE),
+        (_INIT, Input.WRONG),
+        (_INIT, Input.INTERVAL_OVER),
+        (_INIT, Input.STALLED),
+        (_INIT, Input.MISS),
+        (_INIT, Input.LOSS),
+        (_INIT, Input.EXPECTED_SILENCE),
+        (_INIT, Input.UNREPORTED_SILENCE),
+        (_RESPONSE, Input.INTERVAL_OVER),
+        (_RESPONSE, Input.GRACE_OVER),
+        (_CHALLENGE, Input.HEALTHY),
+        (_CHALLENGE, Input.UNHEALTHY),
+        (_CHALLENGE, Input.LATE),
+        (_CHALLENGE, Input.WRONG),
+        (_CHALLENGE, Input.MISS),
+        (_CHALLENGE, Input.LOSS),
+        (_CHALLENGE, Input.EXPECTED_SILENCE),
+        (_CHALLENGE, Input.UNREPORTED_SILENCE),
+        (_CHALLENGE, Input.GRACE_OVER),
     }
 )

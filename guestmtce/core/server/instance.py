@@ -1,153 +1,193 @@
-"""One instance as guestServer sees it, what all instances of a worker share, and their table.
+"""One instance as guestServer sees it: its three state machines put together.
 
-Replaces guestInstClass. Data only: the state machines (heartbeat, vote, connect) change it.
+Replaces guestInstClass, guestSvrFsm and guestSvrHdlr. `heartbeat`, `connect` and `vote` hold
+the tables, and each owns its part of the state; here is what reaches them: bytes from the
+guest, news of the socket file, timers, guestAgent's word.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
-from guestmtce.core.server.guest_protocol import MESSAGES_PER_SECOND, Terms
+from guestmtce.core.server import connect, guest_protocol, heartbeat, vote
+from guestmtce.core.server.connect import Connection
+from guestmtce.core.server.guest_protocol import (
+    MESSAGES_PER_SECOND,
+    ActionResponse,
+    ChallengeResponse,
+    Exit,
+    GuestMessage,
+    Init,
+    Writer,
+)
+from guestmtce.core.server.heartbeat import Heartbeat
+from guestmtce.core.server.machine import Port, TimerName
+from guestmtce.core.server.vote import Vote
+from guestmtce.core.server.worker import Worker
+from guestmtce.core.shared.errors import ProtocolError
 from guestmtce.core.shared.limits import RateLimit
-from guestmtce.core.shared.vocabulary import CorrectiveAction, Switch
-
-RECENT_CHALLENGES = 6
-
-
-@dataclass
-class Stats:
-    """What a guestServer counts since its start (operations.md, Metrics).
-
-    `on_response` and `on_lateness` take seconds: the edge feeds them to its histograms.
-    """
-
-    heartbeats: int = 0
-    misses: int = 0
-    losses: int = 0
-    unhealthy: int = 0
-    late_responses: int = 0
-    wrong_responses: int = 0
-    unexpected_responses: int = 0
-    host_stalls: int = 0
-    votes: Counter[str] = field(default_factory=Counter)
-    bad_messages: Counter[str] = field(default_factory=Counter)
-    on_response: Callable[[float], object] = lambda _seconds: None
-    on_lateness: Callable[[float], object] = lambda _seconds: None
-
-
-@dataclass
-class Worker:
-    """What the instances of one host share.
-
-    `clock` returns monotonic seconds and `random_number` 0 … 2**31 - 1 from a cryptographic
-    source: both are passed in, the core has neither. `reporting` is host-level reporting, on
-    until guestAgent says otherwise (decision 2).
-    """
-
-    hostname: str
-    clock: Callable[[], float]
-    random_number: Callable[[], int]
-    failure_threshold: int = 1
-    pulse_period_ms: int = 400
-    reporting: bool = True
-    stats: Stats = field(default_factory=Stats)
+from guestmtce.core.shared.mtc_message import InstanceInformation
+from guestmtce.core.shared.text import printable
+from guestmtce.core.shared.vocabulary import Event, Notification
 
 
 class Instance:
-    """An instance: what its guest asked for, what guestAgent set, and how it does.
-
-    `reporting` is instance-level reporting; `provisioned` says that ADD_INST or MOD_INST named
-    it, so that it outlives its socket file; `initialized` that an init came on this connection.
-    """
+    """One instance. Every public method is an input or a view; none of them raises."""
 
     __slots__ = (
-        "challenge_sent_at",
-        "challenges",
-        "connected",
-        "corrective_actions_sent",
-        "failed",
-        "failures",
-        "heartbeating",
-        "initialized",
-        "invocation_id",
-        "last_message_at",
-        "misses",
-        "provisioned",
-        "rate",
-        "reporting",
-        "sequence",
-        "terms",
+        "_port",
+        "_rate",
+        "_worker",
+        "_writer",
+        "connection",
+        "heartbeat",
         "uuid",
+        "vote",
     )
 
-    def __init__(self, uuid: str) -> None:
+    def __init__(self, uuid: str, worker: Worker, port: Port) -> None:
         self.uuid = uuid
-        self.terms = Terms()
-        self.invocation_id = 0
-        self.initialized = False
-        self.provisioned = False
-        self.reporting = False
-        self.connected = False
-        self.heartbeating = False
-        self.failed = False
-        self.misses = 0
-        self.failures = 0
-        self.sequence = 0
-        self.last_message_at = 0.0
-        self.challenges: deque[int] = deque(maxlen=RECENT_CHALLENGES)
-        self.challenge_sent_at = 0.0
-        # When each action was last passed on as ILLHEALTH.
-        self.corrective_actions_sent: dict[CorrectiveAction, float] = {}
-        self.rate = RateLimit(MESSAGES_PER_SECOND)
+        self._worker = worker
+        self._port = port
+        self._writer = Writer()
+        self.heartbeat = Heartbeat(uuid, worker, port, self._writer)
+        self.connection = Connection(self.heartbeat)
+        self.vote = Vote(self.heartbeat, self.connection)
+        self._rate = RateLimit(MESSAGES_PER_SECOND)
+
+    def file_found(self) -> None:
+        """The socket file appeared, or a scan sees one that was not known."""
+        self.connection.step(connect.Input.FOUND)
+
+    def file_changed(self) -> None:
+        """The socket file was modified: if not connected, try at once."""
+        self.connection.step(connect.Input.CHANGED)
+
+    def file_replaced(self) -> None:
+        """Another file has taken the name of the one that we are connected to."""
+        self.connection.step(connect.Input.REPLACED)
+
+    def file_gone(self) -> None:
+        """The socket file was deleted or moved away."""
+        self.connection.step(connect.Input.GONE)
+
+    def disconnected(self) -> None:
+        """End of file or an error on the channel."""
+        self.connection.closed()
 
     @property
-    def interval(self) -> float:
-        """The heartbeat interval in seconds."""
-        return self.terms.interval_ms / 1000
+    def flooding(self) -> bool:
+        """True while the guest is over MESSAGES_PER_SECOND: the caller should pause reading."""
+        return self._rate.excess > 0
 
-    def information(self, hostname: str, action: CorrectiveAction | None = None) -> dict[str, Any]:
-        """Return the members of RUNNING, STOPPED, ILLHEALTH and QRY_INST (server-agent.md).
+    def received(self, data: bytes) -> None:
+        """Bytes came from the guest, split anywhere."""
+        clock = self._worker.clock
+        for line in self.connection.framer.feed(data):
+            if not self.connection.connected:
+                return  # an earlier message ended the connection
+            if not self._rate.allows(clock()):
+                self._refuse(ProtocolError("rate"), line or b"")
+            elif line is None:
+                self._refuse(ProtocolError("too_long"), b"")
+            else:
+                self._receive_line(line)
 
-        `action` replaces the one from init: in ILLHEALTH it is the unhealthy response's.
-        """
-        terms = self.terms
+    def _receive_line(self, line: bytes) -> None:
+        try:
+            message = guest_protocol.decode(line)
+        except ProtocolError as error:
+            self._refuse(error, line)
+        else:
+            self.message(message)
+
+    def message(self, message: GuestMessage) -> None:
+        """A valid message came from the guest."""
+        self.connection.heard()
+        _MESSAGES[type(message)](self, message)
+
+    def _refuse(self, error: ProtocolError, line: bytes) -> None:
+        """A bad message costs its sender: count, tell the operator, nack where that is owed."""
+        self._worker.stats.bad_messages[error.reason] += 1
+        self._port.bad_message(error.reason, line)
+        if error.answer is not None:
+            self._port.send(self._writer.nack(error.answer))
+
+    def timer_rang(self, name: TimerName, late: float = 0.0) -> None:
+        """A timer of this instance rang, `late` seconds after its time."""
+        _TIMERS[name](self, late)
+
+    def provision(self, reporting: bool) -> None:
+        """ADD_INST or MOD_INST: keep the instance, set its reporting."""
+        self.connection.provisioned = True
+        self.heartbeat.set_reporting(reporting)
+
+    def ask(self, event: Event, notification: Notification) -> None:
+        """VOTE_INST (revocable) or NOTIFY_INST (irrevocable)."""
+        self.vote.ask(event, notification)
+
+    def delete(self) -> None:
+        """The instance is forgotten: nothing of it may run on, nothing more is reported."""
+        self.vote.step(vote.Input.DELETED)
+        self.heartbeat.step(heartbeat.Input.DELETED)
+        self.connection.step(connect.Input.DELETED)
+
+    def for_agent(self) -> InstanceInformation:
+        """Return what guestAgent is told of the instance."""
+        return self.heartbeat.information()
+
+    def for_operator(self) -> dict[str, Any]:
+        """Return the instance as guestctl and the state dump show it; no guest text is raw."""
+        beat = self.heartbeat
+        timeouts = beat.terms.timeouts
         return {
-            "hostname": hostname,
             "uuid": self.uuid,
-            "reporting": str(Switch.of(self.reporting)),
-            "heartbeating": str(Switch.of(self.heartbeating)),
-            "repair-action": str(action or terms.corrective_action),
-            "restart-to": str(terms.restart_secs),
-            "shutdown-to": str(terms.shutdown_notice_secs),
-            "suspend-to": str(terms.suspend_notice_secs),
-            "resume-to": str(terms.resume_notice_secs),
-            "vote-to": str(terms.vote_secs),
+            "host": self._worker.hostname,
+            "name": printable(beat.terms.name),
+            "state": beat.state.value,
+            "channel": self.connection.state.value,
+            "connected": self.connection.connected,
+            "provisioned": self.connection.provisioned,
+            "reporting": beat.reporting,
+            "heartbeating": beat.heartbeating,
+            "interval_ms": beat.terms.interval_ms,
+            "corrective_action": str(beat.terms.corrective_action),
+            "vote_secs": timeouts.vote,
+            "shutdown_notice_secs": timeouts.shutdown,
+            "suspend_notice_secs": timeouts.suspend,
+            "resume_notice_secs": timeouts.resume,
+            "restart_secs": timeouts.restart,
+            "misses": beat.misses,
+            "failures": beat.failures,
+            "vote": self.vote.state.value,
         }
 
+    def _on_init(self, message: Init) -> None:
+        self.heartbeat.step(heartbeat.Input.INIT, message)
 
-class Ignored:
-    """Instances that guestAgent deleted: their files are passed over until asked for again.
+    def _on_challenge_response(self, message: ChallengeResponse) -> None:
+        if self.heartbeat.response(message):
+            self.vote.step(vote.Input.RELEASE)
 
-    Decision 11: a scan does not revive them; ADD/MOD_INST or a new create or move event does,
-    and so does the file's going. Bounded by the files in the channel directory.
-    """
+    def _on_action_response(self, message: ActionResponse) -> None:
+        self.vote.response(message)
 
-    def __init__(self) -> None:
-        self._uuids: set[str] = set()
+    def _on_exit(self, message: Exit) -> None:
+        self.heartbeat.step(heartbeat.Input.EXIT, message)
 
-    def __contains__(self, uuid: str) -> bool:
-        return uuid in self._uuids
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._uuids)
+_MESSAGES: dict[type, Callable[[Instance, Any], None]] = {
+    Init: Instance._on_init,
+    ChallengeResponse: Instance._on_challenge_response,
+    ActionResponse: Instance._on_action_response,
+    Exit: Instance._on_exit,
+}
 
-    def add(self, uuid: str) -> None:
-        """Pass over this instance's file from now on."""
-        self._uuids.add(uuid)
-
-    def discard(self, uuid: str) -> None:
-        """Heed this instance's file again."""
-        self._uuids.discard(uuid)
+_TIMERS: dict[TimerName, Callable[[Instance, float], None]] = {
+    TimerName.TICK: lambda instance, late: instance.heartbeat.tick(late),
+    TimerName.GRACE: lambda instance, _late: instance.heartbeat.step(heartbeat.Input.GRACE_OVER),
+    TimerName.VOTE: lambda instance, _late: instance.vote.step(vote.Input.TIMEOUT),
+    TimerName.CONNECT: lambda instance, _late: instance.connection.step(connect.Input.RETRY),
+    TimerName.IDLE: lambda instance, _late: instance.connection.idle_timer(),
+}

@@ -1,8 +1,19 @@
 """Votes and notifications of an instance: ask the guest, close in time, report once.
 
-Replaces guestSvrFsm's vote handlers (behaviour.md, decisions 6, 7 and 13). At most one is
-open at a time. Each ends exactly once: answered, timed out, superseded or deleted; the first
-two are reported, for the others the VIM no longer waits.
+Replaces guestSvrFsm's vote handlers (behaviour.md, decisions 6, 7 and 13). What the table
+below rests on:
+
+An *ask* is a vote or a notify. A vote (revocable) asks whether the platform may do something
+to the VM, and silence is consent; a notify (irrevocable) tells that it will, or has, and the
+guest says when it is ready. The VIM waits for the answer for a time that the guest named at
+its init, then goes on. At most one ask of an instance is open. It is *pending* when the guest
+has it, or *held* while the guest is only just coming back: a post-event notification waits for
+the first answered challenge after the next init, as a guest that has not heard a challenge yet
+would answer `complete` at once without asking anybody.
+
+Each ask ends exactly once. Answered or timed out: reported. Superseded by a newer one, or its
+instance deleted: not reported, as the VIM no longer waits. Where there is no guest to ask, it
+is closed at once with consent, which is reported too.
 """
 
 from __future__ import annotations
@@ -10,12 +21,14 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from guestmtce.core.server import connect, guest_protocol, heartbeat
-from guestmtce.core.server.guest_protocol import ActionResponse, Terms
-from guestmtce.core.server.machine import Machine, Pending, Row, TimerName, VoteState
+from guestmtce.core.server import connect, heartbeat
+from guestmtce.core.server.connect import Connection
+from guestmtce.core.server.guest_protocol import ActionResponse
+from guestmtce.core.server.heartbeat import Heartbeat
+from guestmtce.core.server.machine import Machine, Row, TimerName
+from guestmtce.core.shared.mtc_message import VoteAnswer
 from guestmtce.core.shared.vocabulary import (
     POST_EVENTS,
-    SHUTDOWN_EVENTS,
     Command,
     Event,
     Notification,
@@ -30,9 +43,22 @@ _SHORT_SHARE = 0.75
 
 NOT_HEARTBEATING = "not heartbeating"
 
+_CONSENT = {
+    Notification.REVOCABLE: VoteResult.ACCEPT,
+    Notification.IRREVOCABLE: VoteResult.COMPLETE,
+}
+
+
+class VoteState(Enum):
+    """Where the ask of an instance stands."""
+
+    NONE = "none"
+    PENDING = "pending"  # sent to the guest, its timer runs
+    HELD = "held"  # a post-event notification waits for the guest to come back
+
 
 class Input(Enum):
-    """What can happen to a vote or notify, guards already decided."""
+    """What can happen to an ask, guards already decided."""
 
     ASK = "asked"
     HOLD = "asked, guest not there yet"
@@ -41,194 +67,179 @@ class Input(Enum):
     UNEXPECTED = "an answer to something else"
     RELEASE = "challenge answered"
     TIMEOUT = "timer"
-    DELETE = "instance deleted"
+    DELETED = "instance deleted"
 
 
-class Question(NamedTuple):
-    """A vote or notify as guestAgent asks it."""
+class OpenAsk(NamedTuple):
+    """A vote or notify that the VIM waits for.
+
+    `secs` is the guest's own time for it, which is over at `expires_at` (seconds of the
+    worker's clock).
+    """
 
     event: Event
     notification: Notification
+    secs: int
+    expires_at: float
 
 
-def step(m: Machine, event: Input, argument: object = None) -> None:
-    """Apply one input; an input without a row in this state is ignored (see IGNORED)."""
-    row = TABLE.get((m.vote_state, event))
-    if row is not None:
-        m.vote_state = row.next_state
-        row.handler(m, argument)
+class Vote(Machine[VoteState]):
+    """The ask of an instance: the open one, unless the state is NONE."""
 
+    __slots__ = ("_ask", "_connection", "_heartbeat")
 
-def timeout_secs(terms: Terms, event: Event, notification: Notification) -> int:
-    """Return how many seconds the guest has for its answer (behaviour.md, vote / notify)."""
-    if notification is Notification.REVOCABLE:
-        return terms.vote_secs
-    if event in SHUTDOWN_EVENTS:
-        return terms.shutdown_notice_secs
-    return terms.resume_notice_secs if event in POST_EVENTS else terms.suspend_notice_secs
+    # The open ask; what it was while none is. Unset before the first.
+    _ask: OpenAsk
 
+    def __init__(self, heartbeat: Heartbeat, connection: Connection) -> None:
+        super().__init__(VoteState.NONE, TABLE, TIMERS, heartbeat.worker, heartbeat.port)
+        self._heartbeat = heartbeat
+        self._connection = connection
 
-def ask(m: Machine, event: Event, notification: Notification) -> None:
-    """GuestAgent wants a vote or notify: ask now, hold it, or close it at once."""
-    question = Question(event, notification)
-    instance = m.instance
-    if notification is Notification.IRREVOCABLE and event in POST_EVENTS:
-        heartbeat.step(m, heartbeat.Input.RESUMED)
-        there = instance.connected and instance.heartbeating
-        step(m, Input.ASK if there else Input.HOLD, question)
-        # Last, because it can connect: the guest's answer must find the notification held.
-        connect.step(m, connect.Input.WANTED)
-    elif instance.connected and instance.initialized:
-        step(m, Input.ASK, question)
-    else:
-        step(m, Input.CLOSE, question)
+    @property
+    def open_ask(self) -> OpenAsk | None:
+        """The ask that has not ended, None if there is none."""
+        return None if self.state is VoteState.NONE else self._ask
 
+    def ask(self, event: Event, notification: Notification) -> None:
+        """GuestAgent wants a vote or notify: ask now, hold it, or close it at once."""
+        secs = self._heartbeat.terms.timeouts.of(event, notification)
+        ask = OpenAsk(event, notification, secs, self.worker.clock() + secs)
+        connected = self._connection.connected
+        if notification is Notification.IRREVOCABLE and event in POST_EVENTS:
+            self._heartbeat.step(heartbeat.Input.RESUMED)
+            there = connected and self._heartbeat.heartbeating
+            self._step_open(Input.ASK if there else Input.HOLD, ask)
+            self._connection.step(connect.Input.WANTED)
+        elif connected and self._heartbeat.initialized:
+            self._step_open(Input.ASK, ask)
+        else:
+            self._step_open(Input.CLOSE, ask)
 
-def response(m: Machine, message: ActionResponse) -> None:
-    """The guest answers; only the right id, event, type and a known word count (decision 13)."""
-    instance = m.instance
-    if message.invocation_id != instance.invocation_id:
-        text = (
-            f"Invocation id mismatch. Received: {message.invocation_id} "
-            f"expect: {instance.invocation_id}"
+    def _step_open(self, event: Input, ask: OpenAsk) -> None:
+        """Open `ask`; one that is open already is superseded."""
+        before = self.open_ask
+        if before is not None:
+            self.worker.stats.votes["superseded"] += 1
+            self.port.note("%s %s superseded by %s", before.notification, before.event, ask.event)
+        self._ask = ask
+        self.step(event)
+
+    def response(self, message: ActionResponse) -> None:
+        """The guest answers; only the right id, event, type and a known word count (decision 13).
+
+        An answer that fits no open ask gets no nack: it would not tell the guest anything that
+        it could correct. One with another invocation id does.
+        """
+        writer = self._heartbeat.writer
+        if message.invocation_id != writer.invocation_id:
+            text = (
+                f"Invocation id mismatch. Received: {message.invocation_id} "
+                f"expect: {writer.invocation_id}"
+            )
+            self.worker.stats.bad_messages["invocation_id"] += 1
+            self.port.bad_message("invocation_id", text.encode())
+            self.port.send(writer.nack(text))
+            return
+        matches = (
+            self.state is VoteState.PENDING
+            and message.event is self._ask.event
+            and message.notification is self._ask.notification
+            and message.vote is not None
         )
-        m.worker.stats.bad_messages["invocation_id"] += 1
-        m.port.bad_message("invocation_id", text.encode())
-        nack = guest_protocol.encode_nack(m.next_sequence(), instance.invocation_id, text)
-        m.port.send(nack)
-        return
-    pending = m.pending
-    matches = (
-        m.vote_state is VoteState.PENDING
-        and pending is not None
-        and message.event is pending.event
-        and message.notification is pending.notification
-        and message.vote is not None
-    )
-    step(m, Input.RESPONSE if matches else Input.UNEXPECTED, message)
+        self.step(Input.RESPONSE if matches else Input.UNEXPECTED, message)
 
+    def _hold(self, _argument: object) -> None:
+        """Start our timer for the ask, which ends before the VIM's."""
+        secs = self._ask.secs
+        own = secs - _EARLY_SECS if secs >= _SHORT_SECS else secs * _SHORT_SHARE
+        self.port.start_timer(TimerName.VOTE, own)
 
-def _open(m: Machine, question: Question) -> None:
-    """Note the question and start its timer; what was open before is superseded."""
-    if m.pending is not None:
-        m.worker.stats.votes["superseded"] += 1
-        m.port.note(
-            "%s %s superseded by %s", m.pending.notification, m.pending.event, question.event
+    def _put(self, _argument: object) -> None:
+        self._hold(None)
+        self._send(None)
+
+    def _send(self, _argument: object) -> None:
+        """Put the ask to the guest, with the time that is left."""
+        ask = self._ask
+        left_ms = max(0, round((ask.expires_at - self.worker.clock()) * 1000))
+        writer = self._heartbeat.writer
+        self.port.send(writer.action_notify(ask.event, ask.notification, left_ms))
+
+    def _close_at_once(self, _argument: object) -> None:
+        """There is nobody to ask: consent, and say why."""
+        self._end("closed", _CONSENT[self._ask.notification], NOT_HEARTBEATING)
+
+    def _answer(self, message: ActionResponse) -> None:
+        vote = message.vote or VoteResult.UNKNOWN
+        self._end(str(vote), vote, message.log_msg)
+
+    def _drop(self, message: ActionResponse) -> None:
+        self.worker.stats.votes["unexpected"] += 1
+        self.port.note("an answer to a vote that is not open, dropped (event %s)", message.event)
+
+    def _time_out(self, _argument: object) -> None:
+        self._end("unanswered", _CONSENT[self._ask.notification], "")
+
+    def _end(self, result: str, vote: VoteResult, reason: str) -> None:
+        """Report what came of the ask, after what it does to the heartbeat."""
+        ask = self._ask
+        self.worker.stats.votes[result] += 1
+        if ask.notification is Notification.IRREVOCABLE:
+            if ask.event is Event.PAUSE:
+                self._heartbeat.step(heartbeat.Input.PAUSED)
+            elif ask.event is Event.SUSPEND:
+                self._heartbeat.step(heartbeat.Input.SUSPENDED)
+                self._connection.step(connect.Input.SUSPENDED)
+        answer = VoteAnswer(
+            self.worker.hostname,
+            self._heartbeat.uuid,
+            ask.notification,
+            ask.event,
+            vote,
+            reason,
         )
-    secs = timeout_secs(m.instance.terms, question.event, question.notification)
-    own = secs - _EARLY_SECS if secs >= _SHORT_SECS else secs * _SHORT_SHARE
-    m.pending = Pending(question.event, question.notification, m.worker.clock() + secs)
-    m.port.start_timer(TimerName.VOTE, own)
+        self.port.report(Command.VOTE_NOTIFY, answer)
 
-
-def _ask(m: Machine, question: Question) -> None:
-    _open(m, question)
-    _send(m)
-
-
-def _send(m: Machine, _argument: object = None) -> None:
-    """Put the open question to the guest, with the time that is left."""
-    pending = m.pending
-    assert pending is not None  # noqa: S101 - for the type checker; the states guarantee it
-    left_ms = max(0, round((pending.expires_at - m.worker.clock()) * 1000))
-    m.port.send(
-        guest_protocol.encode_action_notify(
-            m.next_sequence(),
-            m.instance.invocation_id,
-            pending.event,
-            pending.notification,
-            left_ms,
-        )
-    )
-
-
-def _close_at_once(m: Machine, question: Question) -> None:
-    """There is nobody to ask: consent, and say why."""
-    _open(m, question)
-    _end(m, "closed", _consent(question.notification), NOT_HEARTBEATING)
-
-
-def _consent(notification: Notification) -> VoteResult:
-    if notification is Notification.REVOCABLE:
-        return VoteResult.ACCEPT
-    return VoteResult.COMPLETE
-
-
-def _answer(m: Machine, message: ActionResponse) -> None:
-    vote = message.vote or VoteResult.UNKNOWN
-    _end(m, str(vote), vote, message.log_msg)
-
-
-def _drop(m: Machine, message: ActionResponse) -> None:
-    """Nack-free: the guest has done nothing wrong that it could mend."""
-    m.worker.stats.votes["unexpected"] += 1
-    m.port.note("an answer to a vote that is not open, dropped (event %s)", message.event)
-
-
-def _time_out(m: Machine, _argument: object) -> None:
-    pending = m.pending
-    assert pending is not None  # noqa: S101 - for the type checker; the states guarantee it
-    _end(m, "unanswered", _consent(pending.notification), "")
-
-
-def _end(m: Machine, result: str, vote: VoteResult, reason: str) -> None:
-    """Close the open question and report it, after what it does to the heartbeat."""
-    pending = m.pending
-    assert pending is not None  # noqa: S101 - for the type checker; the states guarantee it
-    m.pending = None
-    m.port.cancel_timer(TimerName.VOTE)
-    m.worker.stats.votes[result] += 1
-    if pending.notification is Notification.IRREVOCABLE:
-        if pending.event is Event.PAUSE:
-            heartbeat.step(m, heartbeat.Input.PAUSED)
-        elif pending.event is Event.SUSPEND:
-            heartbeat.step(m, heartbeat.Input.SUSPENDED)
-            connect.step(m, connect.Input.SUSPENDED)
-    m.port.report(
-        Command.VOTE_NOTIFY,
-        {
-            "hostname": m.worker.hostname,
-            "uuid": m.instance.uuid,
-            "notification_type": str(pending.notification),
-            "event-type": str(pending.event),
-            "vote": str(vote),
-            "reason": reason,
-        },
-    )
-
-
-def _delete(m: Machine, _argument: object) -> None:
-    m.pending = None
-    m.port.cancel_timer(TimerName.VOTE)
-    m.worker.stats.votes["deleted"] += 1
+    def _delete(self, _argument: object) -> None:
+        self.worker.stats.votes["deleted"] += 1
 
 
 _NONE = VoteState.NONE
 _PENDING = VoteState.PENDING
 _HELD = VoteState.HELD
 
+TIMERS = {_PENDING: TimerName.VOTE, _HELD: TimerName.VOTE}
+
 TABLE: dict[tuple[VoteState, Input], Row[VoteState]] = {
-    (_NONE, Input.ASK): Row(_PENDING, _ask),
-    (_NONE, Input.HOLD): Row(_HELD, _open),
-    (_NONE, Input.CLOSE): Row(_NONE, _close_at_once),
-    (_NONE, Input.UNEXPECTED): Row(_NONE, _drop),
-    (_PENDING, Input.ASK): Row(_PENDING, _ask),
-    (_PENDING, Input.HOLD): Row(_HELD, _open),
-    (_PENDING, Input.CLOSE): Row(_NONE, _close_at_once),
-    (_PENDING, Input.RESPONSE): Row(_NONE, _answer),
-    (_PENDING, Input.UNEXPECTED): Row(_PENDING, _drop),
-    (_PENDING, Input.TIMEOUT): Row(_NONE, _time_out),
-    (_PENDING, Input.DELETE): Row(_NONE, _delete),
-    (_HELD, Input.ASK): Row(_PENDING, _ask),
-    (_HELD, Input.HOLD): Row(_HELD, _open),
-    (_HELD, Input.CLOSE): Row(_NONE, _close_at_once),
-    (_HELD, Input.UNEXPECTED): Row(_HELD, _drop),
-    (_HELD, Input.RELEASE): Row(_PENDING, _send),
-    (_HELD, Input.TIMEOUT): Row(_NONE, _time_out),
-    (_HELD, Input.DELETE): Row(_NONE, _delete),
+    (_NONE, Input.ASK): Row(_PENDING, Vote._put),
+    (_NONE, Input.HOLD): Row(_HELD, Vote._hold),
+    (_NONE, Input.CLOSE): Row(_NONE, Vote._close_at_once),
+    (_NONE, Input.UNEXPECTED): Row(_NONE, Vote._drop),
+    (_PENDING, Input.ASK): Row(_PENDING, Vote._put),
+    (_PENDING, Input.HOLD): Row(_HELD, Vote._hold),
+    (_PENDING, Input.CLOSE): Row(_NONE, Vote._close_at_once),
+    (_PENDING, Input.RESPONSE): Row(_NONE, Vote._answer),
+    (_PENDING, Input.UNEXPECTED): Row(_PENDING, Vote._drop),
+    (_PENDING, Input.TIMEOUT): Row(_NONE, Vote._time_out),
+    (_PENDING, Input.DELETED): Row(_NONE, Vote._delete),
+    (_HELD, Input.ASK): Row(_PENDING, Vote._put),
+    (_HELD, Input.HOLD): Row(_HELD, Vote._hold),
+    (_HELD, Input.CLOSE): Row(_NONE, Vote._close_at_once),
+    (_HELD, Input.UNEXPECTED): Row(_HELD, Vote._drop),
+    (_HELD, Input.RELEASE): Row(_PENDING, Vote._send),
+    (_HELD, Input.TIMEOUT): Row(_NONE, Vote._time_out),
+    (_HELD, Input.DELETED): Row(_NONE, Vote._delete),
 }
 
 # Nothing is open, or what is open waits for something else.
 IGNORED = frozenset(
-    (state, event) for state in VoteState for event in Input if (state, event) not in TABLE
+    {
+        (_NONE, Input.RESPONSE),
+        (_NONE, Input.RELEASE),
+        (_NONE, Input.TIMEOUT),
+        (_NONE, Input.DELETED),
+        (_PENDING, Input.RELEASE),
+        (_HELD, Input.RESPONSE),
+    }
 )
