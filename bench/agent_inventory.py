@@ -18,12 +18,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from guestmtce.core.agent import audit, commands, events
+from guestmtce.core.agent import audit, commands, events, schedule
+from guestmtce.core.agent.agent import Agent
 from guestmtce.core.agent.inventory import Host
-from guestmtce.core.agent.rules import AgentRules
 from guestmtce.core.agent.vim_commands import parse_command
 from guestmtce.core.agent.vim_queue import Ended
 from guestmtce.core.shared import mtc_message
+from guestmtce.core.shared.mtc_message import Record
 from guestmtce.core.shared.text import encode_json
 from guestmtce.core.shared.vocabulary import Command
 
@@ -47,9 +48,9 @@ INFO = {
 class Nowhere:
     """A port that encodes what is sent, and sends it nowhere."""
 
-    def send(self, _host: Host, command: Command, members: dict[str, Any]) -> None:
+    def send(self, _host: Host, command: Command, record: Record) -> None:
         """Encode only."""
-        mtc_message.encode_agent_command(command, {"source": "127.0.0.1", **members})
+        mtc_message.encode_agent_command(command, {"source": "127.0.0.1", **record.members()})
 
     def ask_mtc_agent(self) -> None:
         """Nobody to ask."""
@@ -59,18 +60,18 @@ class Nowhere:
 
 
 class Bench:
-    """Rules with `count` heartbeating instances, 50 on a host."""
+    """A core with `count` heartbeating instances, 50 on a host."""
 
     def __init__(self, count: int) -> None:
-        self.rules = AgentRules(Nowhere())
+        self.agent = Agent(Nowhere())
         self.uuids = [f"8d80875b-fa73-4ccb-bce3-{number:012d}" for number in range(count)]
         for index, uuid in enumerate(self.uuids):
             number = index // INSTANCES_PER_HOST
             if index % INSTANCES_PER_HOST == 0:
                 host = Host(f"compute-{number}", f"8aee436e-d564-459e-a0d8-{number:012d}")
                 host.reporting = host.got_instances = True
-                self.rules.inventory.add_host(host)
-            instance = self.rules.add_instance(uuid, host, True, 0.0)
+                self.agent.inventory.add_host(host)
+            instance = self.agent.add_instance(uuid, host, True, 0.0)
             instance.heartbeating = True
         self.random = random.Random(7)
 
@@ -78,25 +79,25 @@ class Bench:
         """One command of the VIM, from its bytes to those of the answer."""
         body = json.dumps(members).encode() if members else b""
         command = parse_command(method, path, HEADERS, body)
-        encode_json(commands.execute(self.rules, command, 1.0).members)
+        encode_json(commands.execute(self.agent, command, 1.0).members)
 
     def answer(self, uuid: str, command: Command = Command.QRY_INST) -> None:
         """One datagram of a guestServer, from its bytes on."""
-        host = self.rules.inventory.instances[uuid].host
+        host = self.agent.inventory.instances[uuid].host
         members = {"hostname": host.hostname, "uuid": uuid, **INFO}
         data = mtc_message.encode_server_event(command, members)
-        events.take_event(self.rules, host, mtc_message.decode(data), 1.0)
+        events.take_event(self.agent, host, mtc_message.decode(data), 1.0)
 
     def drain(self) -> None:
         """Let a VIM that takes everything have what is due."""
-        while deliveries := self.rules.queue.poll(1.0):
+        while deliveries := self.agent.queue.poll(1.0):
             for delivery in deliveries:
-                self.rules.queue.done(delivery, Ended.TAKEN, 1.0)
+                self.agent.queue.done(delivery, Ended.TAKEN, 1.0)
 
     def mixture(self) -> None:
         """What a busy VIM and its guestServers do, to instances at random."""
         uuid = self.random.choice(self.uuids)
-        hostname = self.rules.inventory.instances[uuid].host.hostname
+        hostname = self.agent.inventory.instances[uuid].host.hostname
         body = {"uuid": uuid, "hostname": hostname}
         service = {"service": "heartbeat", "state": "enabled"}
         self.command("GET", f"/v1/instances/{uuid}")
@@ -107,8 +108,8 @@ class Bench:
 
     def audit_round(self) -> None:
         """Every host audited, every instance in the answers."""
-        for host in self.rules.inventory.hosts.values():
-            audit.audit(self.rules, host, 1.0)
+        for host in self.agent.inventory.hosts.values():
+            audit.audit(self.agent, host, 1.0)
         for uuid in self.uuids:
             self.answer(uuid)
 
@@ -138,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     ratio = statistics.median(costs[chosen.large]) / statistics.median(costs[chosen.small])
     print(f"ratio {ratio:.2f}, at most {LIMIT}")
     seconds = timed(large.audit_round, 1)
-    allowed = audit.PERIOD_SECS / 2
+    allowed = schedule.PERIOD_SECS / 2
     print(f"one audit of {chosen.large} instances: {seconds:.2f} s, at most {allowed:.0f}")
     return 0 if ratio <= LIMIT and seconds <= allowed else 1
 

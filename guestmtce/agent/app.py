@@ -1,6 +1,6 @@
 """guestAgent: on the active controller; commands, events, audit (overview.md).
 
-Replaces guestAgent.cpp. It owns the rules and joins them with the links to the guestServers,
+Replaces guestAgent.cpp. It owns the core and joins it with the links to the guestServers,
 mtcAgent and the VIM, none of which know one another.
 """
 
@@ -17,15 +17,17 @@ from guestmtce.agent.metrics import build_registry
 from guestmtce.agent.mtc_link import MtcLink
 from guestmtce.agent.server_link import ServerLink
 from guestmtce.agent.vim_api import VimApi
-from guestmtce.core.agent import audit, events
+from guestmtce.core.agent import audit, events, mtc_commands
+from guestmtce.core.agent.agent import Agent
 from guestmtce.core.agent.inventory import Host, count_heartbeating
-from guestmtce.core.agent.rules import BURST_SECS, AgentRules
-from guestmtce.core.agent.vim_queue import Kind
+from guestmtce.core.agent.lanes import Kind
+from guestmtce.core.agent.outbox import BURST_SECS
+from guestmtce.core.agent.schedule import Schedule
 from guestmtce.core.shared import config
 from guestmtce.core.shared.config import AgentSettings, PlatformConf
 from guestmtce.core.shared.errors import StartError
 from guestmtce.core.shared.limits import EveryNth
-from guestmtce.core.shared.mtc_message import MtcMessage
+from guestmtce.core.shared.mtc_message import MtcMessage, Record
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, canonical_uuid
 from guestmtce.runtime import files
@@ -43,7 +45,7 @@ _LOG_EVERY = 20
 
 
 class GuestAgent:
-    """The daemon on its loop. `root` prefixes every absolute path."""
+    """The daemon on its loop. `root` prefixes every absolute path; `core` decides everything."""
 
     def __init__(
         self, loop: Loop, settings: AgentSettings, platform: PlatformConf, hostname: str, root: str
@@ -53,16 +55,16 @@ class GuestAgent:
         self._loop = loop
         self._hosts = HostsFile(files.under(root, "/etc/hosts"))
         self.own = OwnAddresses(settings, hostname, self._hosts, platform.management_interface)
-        self.rules = AgentRules(self, self._event_dropped)
-        self.schedule = audit.Schedule(loop.time())
+        self.core = Agent(self, self._event_dropped)
+        self.schedule = Schedule(loop.time())
         self.server_link = ServerLink(
-            loop, settings, self.own, self.rules.inventory, self._take_event
+            loop, settings, self.own, self.core.inventory, self._take_event
         )
         self.mtc_link = MtcLink(
             loop, settings, self.own, self._take_mtc_command, self._send_from_local
         )
-        self.vim_api = VimApi(loop, self.rules, self._vim_address, self._settle)
-        self.http_api = HttpApi(loop, self.rules, self.metrics, self._settle)
+        self.vim_api = VimApi(loop, self.core, self._vim_address, self._settle)
+        self.http_api = HttpApi(loop, self.core, self.metrics, self._settle)
         self.http_counts: Counter[str] = Counter()
         self._server: HttpServer | None = None
         self._registry = build_registry(loop, self)
@@ -75,12 +77,12 @@ class GuestAgent:
         self._listen()
         self.server_link.receiver.open()
         self.mtc_link.receiver.open()
-        self.rules.ask_mtc_agent(self._loop.time())
+        self.core.ask_mtc_agent(self._loop.time())
         self._resolve()
         self._settle()
 
     def stop(self, done: Callable[[], None]) -> None:
-        """Take nothing more, let the VIM have what waits if it takes it, then call `done()`."""
+        """Stop receiving. Deliver what is queued if the VIM accepts it, then call `done()`."""
         self._stopping = True
         self._timers.cancel_all()
         if self._server is not None:
@@ -98,16 +100,16 @@ class GuestAgent:
             log.warning("%s changed: it needs a restart", name)
         self._resolve()
 
-    def send(self, host: Host, command: Command, members: dict[str, Any]) -> None:
-        """Send a command to a guestServer (the rules' port)."""
-        self.server_link.send(host, command, members)
+    def send(self, host: Host, command: Command, record: Record) -> None:
+        """Send a command to a guestServer (a port of the core)."""
+        self.server_link.send(host, command, record)
 
     def ask_mtc_agent(self) -> None:
-        """Ask for the inventory of hosts (the rules' port)."""
+        """Ask for the inventory of hosts (a port of the core)."""
         self.mtc_link.ask_for_hosts()
 
     def warn(self, text: str, *args: object) -> None:
-        """Tell the operator (the rules' port)."""
+        """Tell the operator (a port of the core)."""
         safe = (printable(arg) if isinstance(arg, str) else arg for arg in args)
         log.warning(text, *safe)
 
@@ -162,12 +164,12 @@ class GuestAgent:
         return self.server_link.receiver.send(data, destination, self.own.local, on_end)
 
     def _take_event(self, host: Host, message: MtcMessage) -> None:
-        events.take_event(self.rules, host, message, self._loop.time())
+        events.take_event(self.core, host, message, self._loop.time())
         self._settle()
 
     def _take_mtc_command(self, message: MtcMessage) -> None:
         now = self._loop.time()
-        news = events.take_mtc_command(self.rules, message, now)
+        news = mtc_commands.take_mtc_command(self.core, message, now)
         for hostname in news.went:
             log.info("host %s is gone", printable(hostname))
             self.schedule.remove(hostname)
@@ -177,30 +179,30 @@ class GuestAgent:
         self._settle()
 
     def _settle(self) -> None:
-        """After every input: let out what it caused, and wake up when more is due."""
+        """Call after every input: send the next burst, start what is due, set the audit timer."""
         if self._stopping:
             self.vim_api.pump()
             return
-        if self.rules.has_bursts and not self._timers.active("burst"):
+        if self.core.outbox and not self._timers.active("burst"):
             self._burst()
         self.vim_api.pump()
         self._timers.start_at("audit", self.schedule.next_at(), self._audit)
 
     def _burst(self) -> None:
-        self.rules.send_burst()
-        if self.rules.has_bursts:
+        self.core.outbox.send_burst()
+        if self.core.outbox:
             self._timers.start("burst", BURST_SECS, self._burst)
 
     def _audit(self) -> None:
         now = self._loop.time()
         for hostname in self.schedule.due(now):
-            host = self.rules.inventory.host_named(hostname)
+            host = self.core.inventory.host_named(hostname)
             if host is not None:
-                audit.audit(self.rules, host, now)
+                audit.audit(self.core, host, now)
         self._settle()
 
     def _event_dropped(self, key: str, kind: Kind, reason: str) -> None:
-        """An operator may look for it: it is what the VIM was not told."""
+        """Log an alarm or vote answer that was dropped undelivered."""
         log.info("%s of %s is not told to the VIM: %s", kind.value, key, reason)
 
     def overruns(self) -> int:
@@ -214,20 +216,20 @@ class GuestAgent:
     def problems(self) -> list[str]:
         """Return what makes this daemon degraded."""
         found = self._missing_addresses()
-        if self.rules.queue.suspect:
+        if self.core.queue.suspect:
             found.append("the VIM does not take requests")
         return found
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers that an operator wants first."""
-        inventory = self.rules.inventory
+        inventory = self.core.inventory
         return {
             "floating": self.own.floating,
             "local": self.own.local,
             "hosts": len(inventory.hosts),
             "instances": len(inventory.instances),
             "heartbeating": count_heartbeating(inventory.instances.values()),
-            "vim_queue": len(self.rules.queue),
+            "vim_queue": len(self.core.queue),
         }
 
     def dump(self) -> dict[str, Any]:
@@ -236,12 +238,12 @@ class GuestAgent:
             "summary": self.summary(),
             "hosts": self._list_hosts(),
             "instances": self._list_instances(),
-            "vim": self.rules.queue.describe(),
+            "vim": self.core.queue.for_operator(),
             "vim_requests": dict(self.vim_api.results),
             "received": dict(self.server_link.intake.received + self.mtc_link.intake.received),
             "sent": dict(self.server_link.intake.sent + self.mtc_link.intake.sent),
             "dropped": dict(
-                self.server_link.intake.dropped + self.mtc_link.intake.dropped + self.rules.dropped
+                self.server_link.intake.dropped + self.mtc_link.intake.dropped + self.core.dropped
             ),
         }
 
@@ -258,12 +260,12 @@ class GuestAgent:
         }
 
     def _list_hosts(self) -> list[dict[str, Any]]:
-        return [host.describe() for host in self.rules.inventory.hosts.values()]
+        return [host.for_operator() for host in self.core.inventory.hosts.values()]
 
     def _list_instances(self) -> list[dict[str, Any]]:
-        return [instance.describe() for instance in self.rules.inventory.instances.values()]
+        return [instance.for_operator() for instance in self.core.inventory.instances.values()]
 
     def _show(self, request: dict[str, Any]) -> dict[str, Any]:
         uuid = canonical_uuid(str(request.get("uuid"))) or ""
-        instance = self.rules.inventory.instances.get(uuid)
-        return {"instance": instance.describe()} if instance else {"error": "no such instance"}
+        instance = self.core.inventory.instances.get(uuid)
+        return {"instance": instance.for_operator()} if instance else {"error": "no such instance"}

@@ -1,6 +1,6 @@
 """The HTTP side of the VIM's commands: requests in, JSON answers out (vim.md, "Commands").
 
-Replaces guestHttpSvr. `core.agent.vim_messages` reads a request, `core.agent.commands` does it.
+Replaces guestHttpSvr. `core.agent.vim_commands` reads a request, `core.agent.commands` does it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from guestmtce.core.agent import commands, vim_commands, vim_messages
-from guestmtce.core.agent.rules import AgentRules
+from guestmtce.core.agent.agent import Agent
 from guestmtce.core.agent.vim_commands import Action, CommandError, Reason
 from guestmtce.core.shared.http1 import HttpError, Request, Response
 from guestmtce.core.shared.limits import EveryNth
@@ -42,13 +42,13 @@ class HttpApi:
     def __init__(
         self,
         loop: Loop,
-        rules: AgentRules,
+        agent: Agent,
         render: Callable[[], str],
         on_command: Callable[[], object],
     ) -> None:
         self.results: Counter[tuple[str, str]] = Counter()
         self._loop = loop
-        self._rules = rules
+        self._agent = agent
         self._render = render
         self._on_command = on_command
         self._throttle = EveryNth(_LOG_EVERY)
@@ -84,7 +84,7 @@ class HttpApi:
 
     def _execute(self, command: vim_commands.Command) -> Response:
         try:
-            answer = commands.execute(self._rules, command, self._loop.time())
+            answer = commands.execute(self._agent, command, self._loop.time())
         finally:
             # Even a refused command may have asked mtcAgent, or woken the queue.
             self._on_command()
@@ -99,12 +99,12 @@ class HttpApi:
             log.warning("%s: %d %s (%d so far)", what, error.status, error.answer, count)
 
     def _list_hosts(self) -> Response:
-        hosts = self._rules.inventory.hosts.values()
-        return Response(200, _encode({"hosts": [host.describe() for host in hosts]}))
+        hosts = self._agent.inventory.hosts.values()
+        return Response(200, _encode({"hosts": [host.for_operator() for host in hosts]}))
 
     def _list_instances(self) -> Response:
-        instances = self._rules.inventory.instances.values()
-        members = [vim_messages.services_members(instance.facts()) for instance in instances]
+        instances = self._agent.inventory.instances.values()
+        members = [vim_messages.services_members(instance.for_vim()) for instance in instances]
         return Response(200, _encode({"instances": members}))
 
     def _metrics(self) -> Response:

@@ -19,7 +19,7 @@ def build_registry(loop: Loop, agent: GuestAgent) -> Registry:
     """Return the registry; every value is read from the agent's own counters when rendered."""
     registry = Registry()
     add = registry.collect
-    inventory = agent.rules.inventory
+    inventory = agent.core.inventory
     states = partial(_states, agent)
     add("gauge", "guestmtce_instances", "Instances by state.", states, ("state",))
     add("gauge", "guestmtce_hosts", "Hosts in the inventory.", lambda: len(inventory.hosts))
@@ -41,10 +41,10 @@ def _add_datagrams(registry: Registry, agent: GuestAgent) -> None:
 
 
 def _add_vim(registry: Registry, agent: GuestAgent) -> None:
-    add, queue = registry.collect, agent.rules.queue
+    add, queue = registry.collect, agent.core.queue
     for name, text, label, counter in (
         ("vim_requests", "Requests to the VIM.", "result", agent.vim_api.results),
-        ("vim_events", "Events queued for the VIM.", "kind", agent.rules.events),
+        ("vim_events", "Events queued for the VIM.", "kind", agent.core.events),
         ("vim_events_dropped", "Events never delivered.", "reason", queue.dropped),
         ("http_server", "The command server's connections.", "what", agent.http_counts),
     ):
@@ -71,7 +71,7 @@ def _add_counter(
 
 
 def _states(agent: GuestAgent) -> dict[tuple[str, ...], int]:
-    instances = agent.rules.inventory.instances
+    instances = agent.core.inventory.instances
     heartbeating = count_heartbeating(instances.values())
     return {
         ("heartbeating",): heartbeating,

@@ -8,14 +8,13 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from guestmtce.agent.addresses import OwnAddresses, Receiver
 from guestmtce.core.agent.inventory import Host, Inventory
 from guestmtce.core.shared import mtc_message
 from guestmtce.core.shared.config import AgentSettings
 from guestmtce.core.shared.errors import PeerError
-from guestmtce.core.shared.mtc_message import MtcMessage
+from guestmtce.core.shared.mtc_message import MtcMessage, Record
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command
 from guestmtce.runtime.intake import Intake
@@ -48,7 +47,7 @@ class ServerLink:
             loop, lambda: [own.local, own.floating], settings.rx_port, self._on_datagram
         )
 
-    def send(self, host: Host, command: Command, members: dict[str, Any]) -> bool:
+    def send(self, host: Host, command: Command, record: Record) -> bool:
         """Send a command to a host's guestServer; False if it cannot go out.
 
         It leaves from our local address: an address that guestServers believe.
@@ -56,13 +55,17 @@ class ServerLink:
         address = self._address_of(host)
         if address is None:
             return self._cannot_send("no_address", host)
-        data = mtc_message.encode_agent_command(command, {"source": self._own.source, **members})
+        members = {"source": self._own.source, **record.members()}
+        data = mtc_message.encode_agent_command(command, members)
         destination = (address, self._settings.server_rx_port)
         count = functools.partial(self.intake.count_sent, command.name)
         return self.receiver.send(data, destination, self._own.local, count)
 
     def _address_of(self, host: Host) -> str | None:
-        """Return where mtcAgent says that the host is, else what its name says (decision 17)."""
+        """Return the host's address: the `ip` of ADD_HOST, else what the hosts file says.
+
+        None if it has neither (decision 17).
+        """
         if host.ip is not None:
             return host.ip
         named = self._own.hosts.lookup(host.hostname)

@@ -13,8 +13,8 @@ from collections import defaultdict, deque
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.functional.agent_rig import HOSTS, AgentRig, PeersRig
 from tests.peers import wire
+from tests.unit.agent_rig import HOSTS, AgentRig, PeersRig
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "transcripts"
 # Decision 20: spacing is compared to ±5 % + 50 ms.

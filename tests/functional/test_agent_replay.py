@@ -12,7 +12,8 @@ from typing import NamedTuple
 import pytest
 
 from guestmtce.core.agent.vim_messages import action_body, guest_answer
-from guestmtce.core.shared.vocabulary import Event, Notification
+from guestmtce.core.shared.mtc_message import MtcMessage, VoteAnswer
+from guestmtce.core.shared.vocabulary import Command
 from tests.functional import agent_replay
 from tests.functional.agent_replay import Difference, Recording, compare, play
 
@@ -312,12 +313,7 @@ def test_there_are_recorded_votes():
 @pytest.mark.parametrize(("said", "recorded"), recorded_votes())
 def test_action_events_are_as_recorded(said, recorded):
     """Differs: no empty response, no control characters, no `none` for a missing reason."""
-    answer = guest_answer(
-        Event(said["event-type"]),
-        Notification(said["notification_type"]),
-        said["vote"],
-        said.get("reason"),
-    )
+    answer = guest_answer(VoteAnswer.of(MtcMessage(Command.VOTE_NOTIFY, members=said)))
     ours = json.loads(action_body(said["uuid"], answer))
     assert list(ours) == list(recorded)
     assert list(ours["event-data"]) == list(recorded["event-data"])

@@ -10,7 +10,7 @@ from guestmtce.core.shared.condition import Condition
 from guestmtce.core.shared.history import What
 from guestmtce.ctl.commands import COMMANDS
 from tests.documents import DOCS
-from tests.functional.agent_rig import AgentRig
+from tests.unit.agent_rig import AgentRig
 from tests.unit.server_support import Server
 
 TEXT = (DOCS / "operations.md").read_text("utf-8")

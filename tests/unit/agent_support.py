@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from guestmtce.core.agent import audit, commands, events
+from guestmtce.core.agent import audit, commands, events, mtc_commands
+from guestmtce.core.agent.agent import Agent
 from guestmtce.core.agent.inventory import Host, Instance
-from guestmtce.core.agent.rules import AgentRules
+from guestmtce.core.agent.lanes import Kind
 from guestmtce.core.agent.vim_commands import CommandError, parse_command
-from guestmtce.core.agent.vim_queue import Delivery, Ended, Kind
-from guestmtce.core.shared.mtc_message import MTC_SIGNATURE, MtcMessage
+from guestmtce.core.agent.vim_queue import Delivery, Ended
+from guestmtce.core.shared.mtc_message import MTC_SIGNATURE, MtcMessage, Record
 from guestmtce.core.shared.vocabulary import Command
 
 HOST_0 = "8aee436e-d564-459e-a0d8-26c447920000"
@@ -27,13 +28,13 @@ TIMEOUTS = {
 
 
 class RecordingPort:
-    """Keeps what the rules send, in order."""
+    """Keeps what the agent sends, in order."""
 
     def __init__(self) -> None:
         self.calls: list[tuple] = []
 
-    def send(self, host: Host, command: Command, members: dict[str, Any]) -> None:
-        self.calls.append((host.hostname, command.name, *map(str, members.values())))
+    def send(self, host: Host, command: Command, record: Record) -> None:
+        self.calls.append((host.hostname, command.name, *map(str, record.members().values())))
 
     def ask_mtc_agent(self) -> None:
         self.calls.append(("mtcAgent", "MONITOR_READY"))
@@ -42,37 +43,37 @@ class RecordingPort:
         self.calls.append(("warning", text % args))
 
 
-class AgentRig:
-    """Rules on a fake clock, and the inputs as their peers would give them."""
+class CoreRig:
+    """The agent's core on a fake clock, and the inputs as their peers would give them."""
 
     def __init__(self) -> None:
         self.now = 100.0
         self.port = RecordingPort()
         self.drops: list[tuple[str, Kind, str]] = []
-        self.rules = AgentRules(self.port, lambda *drop: self.drops.append(drop))
+        self.agent = Agent(self.port, lambda *drop: self.drops.append(drop))
 
     @property
     def queue(self):
-        return self.rules.queue
+        return self.agent.queue
 
     def host(self, hostname: str = "compute-0") -> Host:
-        host = self.rules.inventory.host_named(hostname)
+        host = self.agent.inventory.host_named(hostname)
         assert host is not None
         return host
 
     def instance(self, uuid: str = UUID) -> Instance:
-        return self.rules.inventory.instances[uuid]
+        return self.agent.inventory.instances[uuid]
 
     def sent(self) -> list[tuple]:
         """What went out since the last look, bursts included."""
-        while self.rules.has_bursts:
-            self.rules.send_burst()
+        while self.agent.outbox:
+            self.agent.outbox.send_burst()
         calls, self.port.calls = self.port.calls, []
         return calls
 
-    def mtc(self, command: Command = Command.ADD_HOST, **members: Any) -> events.HostNews:
+    def mtc(self, command: Command = Command.ADD_HOST, **members: Any) -> mtc_commands.HostNews:
         message = MtcMessage(command, MTC_SIGNATURE, members)
-        return events.take_mtc_command(self.rules, message, self.now)
+        return mtc_commands.take_mtc_command(self.agent, message, self.now)
 
     def add_host(self, hostname: str = "compute-0", uuid: str = HOST_0) -> Host:
         self.mtc(hostname=hostname, uuid=uuid, ip="127.0.0.2", personality="worker")
@@ -80,7 +81,7 @@ class AgentRig:
 
     def event(self, command: Command, hostname: str = "compute-0", **members: Any) -> None:
         message = MtcMessage(command, members={"hostname": hostname, "uuid": UUID, **members})
-        events.take_event(self.rules, self.host(hostname), message, self.now)
+        events.take_event(self.agent, self.host(hostname), message, self.now)
 
     def info(
         self,
@@ -113,12 +114,12 @@ class AgentRig:
         """A command of the VIM; an error comes back as its status and reason."""
         try:
             command = parse_command(method, path, {"user-agent": "vim/1.0"}, body)
-            return tuple(commands.execute(self.rules, command, self.now))
+            return tuple(commands.execute(self.agent, command, self.now))
         except CommandError as error:
             return error.status, {"status": "fail", "reason": error.answer}
 
     def audit(self, hostname: str = "compute-0") -> None:
-        audit.audit(self.rules, self.host(hostname), self.now)
+        audit.audit(self.agent, self.host(hostname), self.now)
 
     def deliver(self, ended: Ended = Ended.TAKEN) -> list[tuple[str, Kind, Any]]:
         """Let the VIM have everything that is due; return what it was."""
@@ -129,14 +130,14 @@ class AgentRig:
                 self.queue.done(delivery, ended, self.now)
             if ended is Ended.NOT_DELIVERED:
                 break
-        return [(each.key, each.event.kind, each.event.detail) for each in delivered]
+        return [(each.key, each.message.kind, each.message.detail) for each in delivered]
 
     def ready(self, reporting: bool = True, heartbeating: bool = True) -> Instance:
         """One host and one instance as after a quiet start; nothing left to look at."""
         host = self.add_host()
-        self.rules.set_host_reporting(host, True)
+        self.agent.set_host_reporting(host, True)
         host.got_instances = True
-        instance = self.rules.add_instance(UUID, host, reporting, self.now)
+        instance = self.agent.add_instance(UUID, host, reporting, self.now)
         if heartbeating:
             self.running()
         self.deliver()

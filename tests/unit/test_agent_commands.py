@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from guestmtce.core.agent.vim_queue import Ended, Kind
+from guestmtce.core.agent.lanes import Kind
+from guestmtce.core.agent.vim_queue import Ended
 from guestmtce.core.shared.vocabulary import Command, Event
-from tests.unit.agent_support import HOST_0, HOST_1, UUID, UUID_2, AgentRig
+from tests.unit.agent_support import HOST_0, HOST_1, UUID, UUID_2, CoreRig
 
 HOST = f"/v1/hosts/{HOST_0}"
 INSTANCE = f"/v1/instances/{UUID}"
@@ -18,13 +19,13 @@ NOT_FOUND = (404, {"status": "fail", "reason": "entity not found"})
 
 
 @pytest.fixture
-def rig() -> AgentRig:
-    return AgentRig()
+def rig() -> CoreRig:
+    return CoreRig()
 
 
 @pytest.fixture
-def ready() -> AgentRig:
-    rig = AgentRig()
+def ready() -> CoreRig:
+    rig = CoreRig()
     rig.ready()
     return rig
 
@@ -159,7 +160,7 @@ def test_a_move_withdraws_alarms_and_answers(ready):
     ready.vim("POST", INSTANCE, create("compute-1"))
     assert ready.deliver() == []
     assert [reason for _, _, reason in ready.drops] == ["moved", "moved"]
-    assert ready.instance().timeouts.restart == "0"
+    assert ready.instance().timeouts.restart == 0
 
 
 @pytest.mark.parametrize("state", ["enabled", "disabled"])

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from guestmtce.core.agent import events
-from guestmtce.core.agent.audit import PERIOD_SECS, START_SECS, Schedule
-from guestmtce.core.agent.vim_queue import Kind
+from guestmtce.core.agent import vim_answers
+from guestmtce.core.agent.lanes import Kind
+from guestmtce.core.agent.schedule import PERIOD_SECS, START_SECS, Schedule
 from guestmtce.core.shared.vocabulary import Command
-from tests.unit.agent_support import HOST_0, UUID, AgentRig
+from tests.unit.agent_support import HOST_0, UUID, CoreRig
 
 QUERY = [("compute-0", "MOD_HOST", HOST_0, "enabled"), ("compute-0", "QRY_INST")]
 SERVICE = (UUID, Kind.SERVICE, None)
 
 
 @pytest.fixture
-def ready() -> AgentRig:
-    rig = AgentRig()
+def ready() -> CoreRig:
+    rig = CoreRig()
     rig.ready()
     return rig
 
 
-def audit(rig: AgentRig, answers: bool = True) -> list[tuple]:
+def audit(rig: CoreRig, answers: bool = True) -> list[tuple]:
     """One turn, and perhaps the guestServer's answer; return what went out."""
     rig.now += PERIOD_SECS
     rig.audit()
@@ -62,13 +62,13 @@ def test_what_it_has_said_is_not_asked_again(ready):
     assert ready.deliver() == []
 
 
-def test_three_misses_are_warned_of_once_and_the_end_of_it_too(ready):
+def test_three_unanswered_audits_are_warned_of_once_and_the_end_of_it_too(ready):
     outputs = [audit(ready, answers=False) for _ in range(6)]
     warnings = [call for sent in outputs for call in sent if call[0] == "warning"]
     assert warnings == [("warning", "compute-0 has not answered 3 audits")]
     assert ready.instance().heartbeating, "states are kept (decision 10)"
     ready.info(Command.QRY_INST)
-    assert ready.sent() == [("warning", "compute-0 answers audits again, after 5 misses")]
+    assert ready.sent() == [("warning", "compute-0 answers audits again, after 5 unanswered")]
     audit(ready)
     assert audit(ready) == QUERY
 
@@ -76,7 +76,7 @@ def test_three_misses_are_warned_of_once_and_the_end_of_it_too(ready):
 def test_an_instance_absent_from_two_answered_audits_is_mended(ready):
     """Decision 10: heartbeating false, `service` event, ADD_INST again."""
     second = "8d80875b-fa73-4ccb-bce3-1cd4df104402"
-    ready.rules.add_instance(second, ready.host(), True, ready.now).heartbeating = True
+    ready.agent.add_instance(second, ready.host(), True, ready.now).heartbeating = True
     for _ in range(2):
         audit(ready, answers=False)
         ready.info(Command.QRY_INST, uuid=second)
@@ -89,14 +89,14 @@ def test_an_instance_absent_from_two_answered_audits_is_mended(ready):
 
 def test_an_instance_that_came_after_the_query_is_not_missed(ready):
     audit(ready)
-    late = ready.rules.add_instance(UUID[:-1] + "9", ready.host(), True, ready.now)
+    late = ready.agent.add_instance(UUID[:-1] + "9", ready.host(), True, ready.now)
     audit(ready)
     assert late.absences == 0
 
 
 def test_one_answered_audit_in_between_starts_the_count_again(ready):
     second = "8d80875b-fa73-4ccb-bce3-1cd4df104402"
-    ready.rules.add_instance(second, ready.host(), True, ready.now).heartbeating = True
+    ready.agent.add_instance(second, ready.host(), True, ready.now).heartbeating = True
     for present in (False, True, False, True, False):
         audit(ready, answers=False)
         ready.info(Command.QRY_INST, uuid=second)
@@ -158,9 +158,9 @@ def test_a_removed_host_has_no_turns_even_if_it_comes_back():
 
 def test_after_a_restart_one_service_event_per_instance_and_no_alarm():
     """Swact: a fresh agent rebuilds everything with no spurious event (decision 20)."""
-    rig = AgentRig()
+    rig = CoreRig()
     rig.add_host()
-    events.learn_host_state(rig.rules, HOST_0, b'{"state":"enabled"}')
+    vim_answers.learn_host_state(rig.agent, HOST_0, b'{"state":"enabled"}')
     uuids = [f"8d80875b-fa73-4ccb-bce3-{number:012d}" for number in range(20)]
     entries = ",".join(
         f'{{"uuid":"{uuid}","services":[{{"service":"heartbeat","state":"enabled"}}]}}'
@@ -168,7 +168,7 @@ def test_after_a_restart_one_service_event_per_instance_and_no_alarm():
     )
     body = f'{{"instances":[{entries}]}}'.encode()
     rig.deliver()
-    events.learn_instances(rig.rules, HOST_0, body, rig.now, rig.now)
+    vim_answers.learn_instances(rig.agent, HOST_0, body, rig.now, rig.now)
     assert rig.sent()[-1] == ("compute-0", "QRY_INST")
     for _ in range(2):
         for number, uuid in enumerate(uuids):

@@ -7,10 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from guestmtce.core.agent.inventory import Timeouts, short_name
 from guestmtce.core.shared.text import usual_address
-from guestmtce.core.shared.vocabulary import Command, Event, Notification
-from tests.unit.agent_support import AgentRig
+from guestmtce.core.shared.vocabulary import Command, Event, Notification, Timeouts
+from tests.unit.agent_support import CoreRig
 
 HOSTNAMES = [f"compute-{number}" for number in range(4)]
 HOST_UUIDS = [f"8aee436e-d564-459e-a0d8-{number:012d}" for number in range(4)]
@@ -50,30 +49,25 @@ def test_addresses_come_in_one_spelling(text, expected):
     assert usual_address(text) == expected
 
 
-@pytest.mark.parametrize(("text", "expected"), [("worker", "worker"), (None, ""), (7, "")])
-def test_optional_names(text, expected):
-    assert short_name(text) == expected
-
-
 class InventoryMachine(RuleBasedStateMachine):
     """Hosts and instances come, move, change their names and go, by mtcAgent and the VIM."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.rig = AgentRig()
+        self.rig = CoreRig()
 
     @rule(hostname=st.sampled_from(HOSTNAMES), uuid=st.sampled_from(HOST_UUIDS))
     def put_host(self, hostname, uuid):
         news = self.rig.mtc(hostname=hostname, uuid=uuid, ip="127.0.0.2")
         assert self.rig.host(hostname).uuid == uuid
         gone = set(news.went) - set(news.came)
-        assert all(self.rig.rules.inventory.host_named(name) is None for name in gone)
+        assert all(self.rig.agent.inventory.host_named(name) is None for name in gone)
 
     @rule(uuid=st.sampled_from(HOST_UUIDS))
     def delete_host(self, uuid):
-        if uuid in self.rig.rules.inventory.hosts:
+        if uuid in self.rig.agent.inventory.hosts:
             self.rig.mtc(Command.DEL_HOST, hostname="x", uuid=uuid)
-        assert uuid not in self.rig.rules.inventory.hosts
+        assert uuid not in self.rig.agent.inventory.hosts
 
     @rule(uuid=st.sampled_from(UUIDS), hostname=st.sampled_from(HOSTNAMES))
     def set_instance(self, uuid, hostname):
@@ -82,7 +76,7 @@ class InventoryMachine(RuleBasedStateMachine):
             '"services":[{"service":"heartbeat","state":"enabled"}]}'
         )
         status, _ = self.rig.vim("PATCH", f"/v1/instances/{uuid}", body.encode())
-        known = self.rig.rules.inventory.host_named(hostname) is not None
+        known = self.rig.agent.inventory.host_named(hostname) is not None
         assert status == (200 if known else 404)
         if known:
             assert self.rig.instance(uuid).host.hostname == hostname
@@ -90,14 +84,15 @@ class InventoryMachine(RuleBasedStateMachine):
     @rule(uuid=st.sampled_from(UUIDS))
     def delete_instance(self, uuid):
         self.rig.vim("DELETE", f"/v1/instances/{uuid}")
-        assert uuid not in self.rig.rules.inventory.instances
+        assert uuid not in self.rig.agent.inventory.instances
 
     @invariant()
     def consistent(self):
-        inventory = self.rig.rules.inventory
+        inventory = self.rig.agent.inventory
         for host in inventory.hosts.values():
             assert inventory.host_named(host.hostname) is host
-        assert len(inventory._by_name) == len(inventory.hosts)
+        named = [name for name in HOSTNAMES if inventory.host_named(name) is not None]
+        assert len(named) == len(inventory.hosts)
         listed = {uuid for host in inventory.hosts.values() for uuid in host.instances}
         assert listed == set(inventory.instances)
         assert sum(len(host.instances) for host in inventory.hosts.values()) == len(listed)

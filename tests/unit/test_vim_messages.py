@@ -9,7 +9,8 @@ import pytest
 from guestmtce.core.agent import vim_messages
 from guestmtce.core.agent.vim_messages import Alarm, InstanceFacts
 from guestmtce.core.shared.errors import PeerError
-from guestmtce.core.shared.vocabulary import CorrectiveAction, Event, Notification
+from guestmtce.core.shared.mtc_message import MtcMessage, VoteAnswer
+from guestmtce.core.shared.vocabulary import Command, CorrectiveAction
 from tests.unit.agent_support import HOST_0, UUID
 
 
@@ -17,7 +18,7 @@ def encode(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-FACTS = InstanceFacts(UUID, "compute-0", True, True, "301")
+FACTS = InstanceFacts(UUID, "compute-0", True, True, 301)
 
 
 def test_service_body_is_as_recorded():
@@ -35,6 +36,19 @@ def test_alarm_body_is_as_recorded():
     )
     alarm = Alarm(vim_messages.FAILED, CorrectiveAction.REBOOT)
     assert vim_messages.alarm_body(FACTS, alarm) == expected.encode()
+
+
+def said(notification: str, vote: object, reason: object) -> VoteAnswer:
+    """A guest's answer as its guestServer sends it."""
+    members = {
+        "hostname": "compute-0",
+        "uuid": UUID,
+        "notification_type": notification,
+        "event-type": "stop",
+        "vote": vote,
+        "reason": reason,
+    }
+    return VoteAnswer.of(MtcMessage(Command.VOTE_NOTIFY, members=members))
 
 
 @pytest.mark.parametrize(
@@ -57,13 +71,13 @@ def test_alarm_body_is_as_recorded():
     ],
 )
 def test_guest_response_is_never_empty(notification, vote, reason, expected):
-    answer = vim_messages.guest_answer(Event.STOP, Notification(notification), vote, reason)
+    answer = vim_messages.guest_answer(said(notification, vote, reason))
     assert (answer.response, answer.reason) == expected
 
 
 def test_action_body_escapes_guest_text():
     reason = 'a "b" \\ c/é'
-    answer = vim_messages.guest_answer(Event.STOP, Notification.REVOCABLE, "reject", reason)
+    answer = vim_messages.guest_answer(said("revocable", "reject", reason))
     body = vim_messages.action_body(UUID, answer)
     assert body.isascii()
     assert json.loads(body) == {

@@ -7,9 +7,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from guestmtce.core.agent.vim_queue import Delivery, Ended, Kind, VimQueue, backoff
+from guestmtce.core.agent.lanes import SWEEP_SECS, Kind
+from guestmtce.core.agent.vim_health import State
+from guestmtce.core.agent.vim_queue import Delivery, Ended, VimQueue
 
 A, B = "instance-a", "instance-b"
+NEVER = float("inf")
 
 
 @pytest.fixture
@@ -23,7 +26,7 @@ def queue(drops: list) -> VimQueue:
 
 
 def kinds(deliveries: list) -> list:
-    return [(delivery.key, delivery.event.kind) for delivery in deliveries]
+    return [(delivery.key, delivery.message.kind) for delivery in deliveries]
 
 
 def only(deliveries: list) -> Delivery:
@@ -43,7 +46,7 @@ def test_one_request_of_an_instance_at_a_time_in_order(queue):
     queue.put(A, Kind.SERVICE, 0)
     queue.put(A, Kind.ALARM, 0)
     first = only(queue.poll(0))
-    assert first.event.kind is Kind.SERVICE
+    assert first.message.kind is Kind.SERVICE
     assert queue.poll(0) == []
     queue.done(first, Ended.TAKEN, 0.1)
     assert kinds(queue.poll(0.1)) == [(A, Kind.ALARM)]
@@ -72,7 +75,7 @@ def test_the_newest_service_comes_after_what_was_queued_before_it(queue):
     queue.put(A, Kind.SERVICE, 0)
     queue.put(A, Kind.ACTION, 0, "vote")
     queue.put(A, Kind.SERVICE, 0)
-    assert only(queue.poll(0)).event.kind is Kind.ACTION
+    assert only(queue.poll(0)).message.kind is Kind.ACTION
 
 
 def test_queues_are_bounded(queue, drops):
@@ -129,11 +132,6 @@ def test_a_new_state_does_not_wait_for_the_repeat_of_an_old_one(queue):
     assert kinds(queue.poll(0.2)) == [(A, Kind.SERVICE)]
 
 
-def test_retries_after_1_2_4_up_to_30_seconds():
-    assert [backoff(n) for n in range(1, 8)] == [1, 2, 4, 8, 16, 30, 30]
-    assert backoff(10_000) == 30
-
-
 def test_a_vim_that_is_down_is_tried_after_1_2_4_up_to_30_seconds(queue):
     queue.put(A, Kind.SERVICE, 0)
     now, gaps = 0.0, []
@@ -160,7 +158,7 @@ def test_an_undelivered_alarm_keeps_its_place(queue):
     queue.put(A, Kind.SERVICE, 0)
     queue.done(flying, Ended.NOT_DELIVERED, 0)
     probe = only(queue.poll(1))
-    assert probe.is_probe
+    assert queue.health.state is State.PROBING
     queue.done(probe, Ended.TAKEN, 1)
     assert kinds(queue.poll(1)) == [(A, Kind.ALARM)]
 
@@ -198,7 +196,8 @@ def test_no_alarm_or_action_is_written_after_a_connect_failed_until_one_request_
 def test_a_query_probes_too(queue, kind):
     make_suspect(queue)
     queue.put("host 1", kind, 0)
-    assert only(queue.poll(1)).is_probe
+    assert kinds([only(queue.poll(1))]) == [("host 1", kind)]
+    assert queue.health.state is State.PROBING
 
 
 def test_where_only_an_alarm_waits_the_state_of_its_instance_probes(queue):
@@ -226,10 +225,32 @@ def test_news_and_signs_of_life_shorten_a_long_wait_to_a_second_after_the_last_t
 
 
 def test_an_action_is_dropped_when_its_window_is_over(queue, drops):
+    """When its lane's turn comes: never written, however late the VIM is back."""
     make_suspect(queue)
     queue.put(A, Kind.ACTION, 0, "vote", expires=9)
-    assert queue.wake_at() is not None
-    queue.poll(9)
+    queue.put(A, Kind.SERVICE, 0)
+    assert kinds(queue.poll(9)) == [(A, Kind.SERVICE)]
+    assert drops == [(A, Kind.ACTION, "expired")]
+
+
+def test_what_expires_behind_a_dead_vim_is_counted_within_10_s(queue, drops):
+    make_suspect(queue)
+    queue.put(A, Kind.ACTION, 0, "vote", expires=3)
+    queue.put(B, Kind.ALARM, 0, "unhealthy", expires=70)
+    probe = only(queue.poll(1))
+    assert queue.wake_at() == SWEEP_SECS
+    assert queue.poll(SWEEP_SECS) == []
+    assert drops == [(A, Kind.ACTION, "expired")]
+    assert queue.wake_at() == 2 * SWEEP_SECS, "there is another that expires"
+    queue.done(probe, Ended.NOT_DELIVERED, SWEEP_SECS)
+
+
+def test_what_expires_while_something_else_of_its_lane_is_on_its_way(queue, drops):
+    queue.put(A, Kind.SERVICE, 0)
+    flying = only(queue.poll(0))
+    queue.put(A, Kind.ACTION, 0, "vote", expires=1)
+    queue.done(flying, Ended.TAKEN, 1)
+    assert queue.poll(1) == []
     assert drops == [(A, Kind.ACTION, "expired")]
 
 
@@ -254,12 +275,35 @@ def test_only_the_named_alarm_is_withdrawn(queue):
     assert len(queue) == 1
 
 
-def test_an_alarm_withdrawn_on_its_way_is_not_tried_again(queue):
+def test_an_alarm_withdrawn_on_its_way_is_not_tried_again(queue, drops):
     queue.put(A, Kind.ALARM, 0, "failed")
     flying = only(queue.poll(0))
     queue.withdraw(A, Kind.ALARM, reason="heartbeats")
     queue.done(flying, Ended.NOT_DELIVERED, 0.1)
     assert len(queue) == 0
+    assert drops == [(A, Kind.ALARM, "heartbeats")], "the VIM was not told"
+
+
+def test_an_alarm_withdrawn_on_its_way_that_the_vim_heard_is_not_dropped(queue, drops):
+    queue.put(A, Kind.ALARM, 0, "failed")
+    flying = only(queue.poll(0))
+    queue.withdraw(A, Kind.ALARM, reason="heartbeats")
+    queue.done(flying, Ended.TAKEN, 0.1)
+    assert (len(queue), drops) == (0, [])
+
+
+def test_a_repeated_state_that_was_taken_starts_the_next_one_afresh(queue):
+    """The longer wait is that of one state told again and again, not of its instance."""
+    now = 0.0
+    queue.put(A, Kind.SERVICE, now)
+    for wait in (1, 2, 4):
+        queue.done(only(queue.poll(now)), Ended.TAKEN_BADLY, now)
+        assert queue.wake_at() == now + wait
+        now += wait
+    queue.done(only(queue.poll(now)), Ended.TAKEN, now)
+    queue.put(A, Kind.SERVICE, now)
+    queue.done(only(queue.poll(now)), Ended.TAKEN_BADLY, now)
+    assert queue.wake_at() == now + 1
 
 
 def test_everything_of_a_deleted_instance_goes(queue):
@@ -316,11 +360,9 @@ def test_what_is_over_does_not_grow_the_queue(queue):
         queue.put(A, Kind.ACTION, number, "vote", expires=number + 86_400)
         for delivery in queue.poll(number):
             queue.done(delivery, Ended.TAKEN, number)
-    assert len(queue._expiring) < 1_000
-    make_suspect(queue, 5_000)
-    queue.put(A, Kind.ACTION, 5_000, "vote", expires=5_001)
-    queue.poll(5_001)
-    assert queue.dropped == {"expired": 1}
+    assert len(queue) == 0
+    queue.poll(queue.wake_at())
+    assert queue.wake_at() is None
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -335,9 +377,9 @@ class QueueMachine(RuleBasedStateMachine):
         self.flying: list = []
         self.sent_urgent: set = set()
 
-    @rule(key=keys, kind=st.sampled_from(Kind), window=st.sampled_from([None, 0.5, 9.0]))
+    @rule(key=keys, kind=st.sampled_from(Kind), window=st.sampled_from([NEVER, 0.5, 9.0]))
     def put(self, key, kind, window):
-        expires = self.now + window if window and kind in (Kind.ALARM, Kind.ACTION) else None
+        expires = self.now + window if kind in (Kind.ALARM, Kind.ACTION) else NEVER
         self.queue.put(key, kind, self.now, object(), expires)
 
     @rule(key=keys, kind=st.sampled_from(Kind))
@@ -360,13 +402,13 @@ class QueueMachine(RuleBasedStateMachine):
     def poll(self):
         was_suspect = self.queue.suspect
         for delivery in self.queue.poll(self.now):
-            event = delivery.event
-            if event.kind in (Kind.ALARM, Kind.ACTION):
+            message = delivery.message
+            if message.kind in (Kind.ALARM, Kind.ACTION):
                 assert not self.queue.suspect
                 assert not was_suspect
-                assert event.expires is None or event.expires > self.now
-                assert id(event) not in self.sent_urgent
-            assert event.kind is Kind.SERVICE or event.wanted
+                assert message.expires > self.now
+                assert id(message) not in self.sent_urgent
+            assert message.kind is Kind.SERVICE or not message.void
             assert delivery.key not in [other.key for other in self.flying]
             self.flying.append(delivery)
         wake = self.queue.wake_at()
@@ -377,8 +419,8 @@ class QueueMachine(RuleBasedStateMachine):
     def done(self, data, ended):
         delivery = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
         self.queue.done(delivery, ended, self.now)
-        if ended is not Ended.NOT_DELIVERED and delivery.event.kind in (Kind.ALARM, Kind.ACTION):
-            self.sent_urgent.add(id(delivery.event))
+        if ended is not Ended.NOT_DELIVERED and delivery.message.kind in (Kind.ALARM, Kind.ACTION):
+            self.sent_urgent.add(id(delivery.message))
             self.keep_alive = [*getattr(self, "keep_alive", []), delivery]
 
     @invariant()
@@ -402,7 +444,10 @@ class QueueMachine(RuleBasedStateMachine):
             for delivery in self.queue.poll(self.now):
                 self.queue.done(delivery, Ended.TAKEN, self.now)
         assert len(self.queue) == 0
-        assert not self.queue._lanes
+        for _ in range(40):
+            self.now = self.queue.wake_at() or self.now
+            assert self.queue.poll(self.now) == []
+        assert self.queue.wake_at() is None
 
 
 TestQueueMachine = QueueMachine.TestCase

@@ -1,6 +1,7 @@
 """Hosts and their instances as the agent sees them; every look-up is O(1) (behaviour.md).
 
-Replaces guestClass. Holds facts only: what follows from a change is decided in `agent_rules`.
+Replaces guestClass. Holds facts only: what follows from a change is decided in `agent`.
+Attributes that end in `_at`, and `until`, are seconds of the loop's clock.
 """
 
 from __future__ import annotations
@@ -10,47 +11,27 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from guestmtce.core.agent.vim_messages import InstanceFacts
-from guestmtce.core.shared.limits import RateLimit
-from guestmtce.core.shared.text import clean
+from guestmtce.core.shared.limits import Gap, RateLimit
 from guestmtce.core.shared.vocabulary import (
-    SHUTDOWN_EVENTS,
-    SUSPEND_EVENTS,
     CorrectiveAction,
     Event,
     Notification,
     Switch,
+    Timeouts,
 )
 
 _STORAGE = "storage"
 # A guest that comes and goes all the time may take so many `service` events of the VIM's time in
 # so many seconds; what it is then, the next audit of its host tells.
 SERVICE_SHARE = (20, 10.0)
-_NAME_LIMIT = 255
-
-
-class Timeouts(NamedTuple):
-    """A guest's timeouts in seconds, as text: so they came, and so the VIM wants them."""
-
-    restart: str = "0"
-    shutdown: str = "0"
-    suspend: str = "0"
-    resume: str = "0"
-    vote: str = "0"
-
-    def of(self, event: Event, notification: Notification) -> str:
-        """Return the time that a guest has to answer (vim.md, `timeout`)."""
-        if notification is Notification.REVOCABLE:
-            return self.vote
-        if event in SHUTDOWN_EVENTS:
-            return self.shutdown
-        return self.suspend if event in SUSPEND_EVENTS else self.resume
-
+READY_GAP_SECS = 2.0
+ILL_GAP_SECS = 10.0
 
 UNTOLD = Timeouts()
 
 
-class PendingVote(NamedTuple):
-    """A vote or notify whose answer the VIM waits for until a time of the monotonic clock."""
+class PendingAsk(NamedTuple):
+    """A vote or notify whose answer the VIM waits for until a time of the loop's clock."""
 
     event: Event
     notification: Notification
@@ -59,7 +40,11 @@ class PendingVote(NamedTuple):
 
 @dataclass(eq=False)
 class Host:
-    """One worker. `reporting` is None until the VIM has said (decision 2)."""
+    """One worker. `reporting` is None until the VIM has said (decision 2).
+
+    `queried`, `answered` and `unanswered_audits` belong to the audit, `readies` to the limit on
+    answers to READY.
+    """
 
     hostname: str
     uuid: str
@@ -70,8 +55,13 @@ class Host:
     instances: dict[str, Instance] = field(default_factory=dict)
     queried: bool = False
     answered: bool = False
-    misses: int = 0
-    ready_at: float | None = None
+    unanswered_audits: int = 0
+    readies: Gap = field(default_factory=lambda: Gap(READY_GAP_SECS))
+
+    @property
+    def key(self) -> str:
+        """The lane of the VIM's queue for questions about this host."""
+        return f"host {self.uuid}"
 
     @property
     def runs_instances(self) -> bool:
@@ -82,7 +72,7 @@ class Host:
         """
         return self.personality != _STORAGE
 
-    def describe(self) -> dict[str, Any]:
+    def for_operator(self) -> dict[str, Any]:
         """Return what lists and the state dump show."""
         state = "unknown" if self.reporting is None else str(Switch.of(self.reporting))
         return {
@@ -93,7 +83,7 @@ class Host:
             "reporting": state,
             "got_instances": self.got_instances,
             "instances": len(self.instances),
-            "misses": self.misses,
+            "unanswered_audits": self.unanswered_audits,
         }
 
 
@@ -102,8 +92,8 @@ class Instance:
     """One instance. `reporting` is ours and the VIM's to set, the rest is its guestServer's.
 
     `told_at` is when the VIM last said where it is or whether it reports; `seen` and `absences`
-    belong to the audit; `ill_at` to the limit on ILLHEALTH; `service_share` and `service_owed` to
-    that on `service` events.
+    belong to the audit; `illnesses` to the limit on ILLHEALTH, by corrective action;
+    `service_share` and `service_owed` to that on `service` events.
     """
 
     uuid: str
@@ -115,22 +105,22 @@ class Instance:
     told_at: float = 0.0
     seen: bool = True
     absences: int = 0
-    pending: PendingVote | None = None
-    ill_at: dict[CorrectiveAction, float] = field(default_factory=dict)
+    pending: PendingAsk | None = None
+    illnesses: Gap = field(default_factory=lambda: Gap(ILL_GAP_SECS))
     service_share: RateLimit = field(default_factory=lambda: RateLimit(*SERVICE_SHARE))
     service_owed: bool = False
 
-    def facts(self) -> InstanceFacts:
+    def for_vim(self) -> InstanceFacts:
         """Return what the VIM is told of it."""
         return InstanceFacts(
             self.uuid,
             self.host.hostname,
             self.reporting,
             self.heartbeating,
-            self.timeouts.restart if self.heartbeating else "0",
+            self.timeouts.restart if self.heartbeating else 0,
         )
 
-    def describe(self) -> dict[str, Any]:
+    def for_operator(self) -> dict[str, Any]:
         """Return what lists and the state dump show."""
         return {
             "uuid": self.uuid,
@@ -192,11 +182,6 @@ class Inventory:
         instance.pending = None
         instance.seen = True
         instance.absences = 0
-
-
-def short_name(text: object) -> str:
-    """Return optional text of a peer (a personality), "" for what is none."""
-    return clean(text, _NAME_LIMIT) if isinstance(text, str) else ""
 
 
 def count_heartbeating(instances: Iterable[Instance]) -> int:

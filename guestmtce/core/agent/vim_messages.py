@@ -1,6 +1,7 @@
-"""URLs and bodies of what guestAgent asks and tells the VIM, and of its answers (vim.md).
+"""Bodies of what guestAgent asks and tells the VIM, and of the answers both give (vim.md).
 
-Replaces guestVimApi's string handling. The other direction is `vim_commands`.
+Replaces guestVimApi's string handling. No other module knows the keys of this JSON, except
+`vim_commands`, which reads the other direction.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from guestmtce.core.shared.errors import PeerError
-from guestmtce.core.shared.text import clean, decode_json, encode_json
+from guestmtce.core.shared.mtc_message import InstanceState, VoteAnswer
+from guestmtce.core.shared.text import decode_json, encode_json
 from guestmtce.core.shared.vocabulary import (
     HEARTBEAT_SERVICE,
     SWITCHES,
@@ -22,10 +24,6 @@ from guestmtce.core.shared.vocabulary import (
 )
 
 OUR_USER_AGENT = "guest-agent/1.0"
-REASON_LIMIT = 224
-_WORD_LIMIT = 32
-
-_EVENT_BASE = "/nfvi-plugins/v1"
 
 
 def load_object(body: bytes) -> dict[str, Any]:
@@ -50,13 +48,6 @@ def heartbeat_service(services: list[Any]) -> dict[str, Any] | None:
 def switch(word: object) -> bool | None:
     """Return what `enabled` or `disabled` means, None for anything else."""
     return SWITCHES.get(word) if isinstance(word, str) else None
-
-
-class InstanceState(NamedTuple):
-    """An instance in the VIM's answer to the instances query."""
-
-    uuid: str
-    reporting: bool
 
 
 def parse_host_state(body: bytes, uuid: str) -> bool:
@@ -93,21 +84,6 @@ def _instance_state(entry: object) -> InstanceState | None:
     return InstanceState(known, reporting)
 
 
-def host_state_target(host_uuid: str) -> str:
-    """Return the path of the host state query."""
-    return f"{_EVENT_BASE}/hosts/{host_uuid}"
-
-
-def instances_target(host_uuid: str) -> str:
-    """Return the path of the instances query."""
-    return f"{_EVENT_BASE}/instances/?host_uuid={host_uuid}"
-
-
-def instance_target(uuid: str) -> str:
-    """Return the path of an instance's events."""
-    return f"{_EVENT_BASE}/instances/{uuid}"
-
-
 def host_state_body(hostname: str, host_uuid: str) -> bytes:
     """Return the body of the host state query (a GET with a body)."""
     return _encode({"hostname": hostname, "uuid": host_uuid})
@@ -120,7 +96,7 @@ class InstanceFacts(NamedTuple):
     hostname: str
     reporting: bool
     heartbeating: bool
-    restart_timeout: str
+    restart_timeout: int
 
 
 class Alarm(NamedTuple):
@@ -142,12 +118,22 @@ class GuestAnswer(NamedTuple):
     reason: str
 
 
+def host_members(uuid: str, hostname: str, reporting: bool) -> dict[str, Any]:
+    """Return the members of the answer to a query of a host's state."""
+    return {"uuid": uuid, "hostname": hostname, "state": Switch.of(reporting)}
+
+
+def ask_members(uuid: str, hostname: str, event: Event, timeout: int) -> dict[str, Any]:
+    """Return the members of the answer to a vote or notify: the guest has `timeout` seconds."""
+    return {"uuid": uuid, "hostname": hostname, "action": event, "timeout": str(timeout)}
+
+
 def services_members(facts: InstanceFacts) -> dict[str, Any]:
     """Return the members of a services body: the answer to a query or a set."""
     service = {
         "service": HEARTBEAT_SERVICE,
         "state": Switch.of(facts.reporting),
-        "restart-timeout": facts.restart_timeout,
+        "restart-timeout": str(facts.restart_timeout),
         "status": Switch.of(facts.heartbeating),
     }
     return {"uuid": facts.uuid, "hostname": facts.hostname, "services": [service]}
@@ -159,7 +145,7 @@ def service_body(facts: InstanceFacts) -> bytes:
         "service": HEARTBEAT_SERVICE,
         "state": Switch.of(facts.reporting),
         "status": Switch.of(facts.heartbeating),
-        "restart-timeout": facts.restart_timeout,
+        "restart-timeout": str(facts.restart_timeout),
     }
     return _instance_event(facts, "service", service)
 
@@ -195,23 +181,20 @@ def action_body(uuid: str, answer: GuestAnswer) -> bytes:
     return _encode({"uuid": uuid, "event-type": "action", "event-data": data})
 
 
-def guest_answer(
-    event: Event, notification: Notification, vote: object, reason: object
-) -> GuestAnswer:
+def guest_answer(said: VoteAnswer) -> GuestAnswer:
     """Return what the VIM is told of a guest's answer.
 
     Whatever is neither accept, complete nor reject is consent, with the vote's name before the
-    guest's reason: an empty `guest-response` is never sent (vim.md). A missing reason is "".
+    guest's reason: an empty `guest-response` is never sent (vim.md).
     """
-    said = clean(reason, REASON_LIMIT) if isinstance(reason, str) else ""
-    word = clean(vote, _WORD_LIMIT) if isinstance(vote, str) else VoteResult.UNKNOWN.value
-    result = VOTE_RESULTS.get(word)
+    result = VOTE_RESULTS.get(said.vote)
     if result is VoteResult.REJECT:
-        return GuestAnswer(event, "reject", said)
-    consent = "allow" if notification is Notification.REVOCABLE else "proceed"
+        return GuestAnswer(said.event, "reject", said.reason)
+    consent = "allow" if said.notification is Notification.REVOCABLE else "proceed"
     if result in (VoteResult.ACCEPT, VoteResult.COMPLETE):
-        return GuestAnswer(event, consent, said)
-    return GuestAnswer(event, consent, f"{word}: {said}" if said else word)
+        return GuestAnswer(said.event, consent, said.reason)
+    word = said.vote
+    return GuestAnswer(said.event, consent, f"{word}: {said.reason}" if said.reason else str(word))
 
 
 def _encode(members: dict[str, Any]) -> bytes:

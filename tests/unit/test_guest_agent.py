@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from tests.functional.agent_rig import (
+from tests.peers import wire
+from tests.unit.agent_rig import (
     HOST_0,
     HOST_1,
     INFO,
@@ -17,7 +18,6 @@ from tests.functional.agent_rig import (
     AgentRig,
     vim_answer,
 )
-from tests.peers import wire
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def test_with_the_vim_hung_for_30_s_everything_else_flows(rig):
     for event in last.values():
         (told,) = event["event-data"]["services"]
         assert told["status"] == "enabled"
-    assert len(rig.agent.rules.queue) == 0
+    assert len(rig.agent.core.queue) == 0
 
 
 def test_an_answer_that_the_vim_no_longer_waits_for_is_not_sent(rig):
