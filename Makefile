@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DESTDIR ?=
 BUILD ?= build
+JOBS ?= auto
 # Debian-based StarlingX keeps pmond's files in /usr/share/starlingx/pmon.d.
 PMON_DIR ?= /etc/pmon.d
 UNIT_DIR ?= /usr/lib/systemd/system
@@ -41,8 +42,8 @@ help: ## list the targets
 demo: ## both daemons, guests and a VIM, in about 10 s; needs python3 and nothing else
 	$(PYTHON) -m tests.peers.demo
 
-test: $(VENV)/.installed ## every test
-	$(VENV)/bin/pytest
+test: $(VENV)/.installed ## every test, as many at a time as there are processors
+	$(VENV)/bin/pytest -n $(JOBS)
 
 check: lint test ## linters, then every test
 
@@ -69,9 +70,8 @@ mutants: $(VENV)/.mutants ## faults put into the core by seed: how many are noti
 bench: ## speed and memory, measured
 	$(PYTHON) -m bench
 
-$(VENV)/.installed: tests/requirements.txt
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+$(VENV)/.installed: tests/requirements.txt tests/make_venv.py
+	$(PYTHON) tests/make_venv.py $(VENV) $<
 	touch $@
 
 $(VENV)/.mutants: tests/requirements-mutants.txt $(VENV)/.installed

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,21 +13,38 @@ import pytest
 from tests.packaging.support import SHELLS, Host, copy_sources, host_of, make, must, need, need_root
 
 
+def once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
+    """Return the directory `name`, filled by `build` in whichever test process comes first."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # what the test processes of one run share
+    directory = base / f"shared-{name}"
+    with (base / f"shared-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not directory.exists():
+            unfinished = base / f"unfinished-{name}"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            build(unfinished)
+            unfinished.rename(directory)
+    return directory
+
+
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of what is packaged."""
     need("make", "make")
-    copy = tmp_path_factory.mktemp("sources")
-    copy_sources(copy)
-    return copy
+    return once(tmp_path_factory, "sources", copy_sources)
 
 
 @pytest.fixture(scope="session")
 def installed(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return what `make install` lays."""
-    tree = tmp_path_factory.mktemp("installed")
-    make(sources, "install", f"DESTDIR={tree}")
-    return tree
+
+    def lay(tree: Path) -> None:
+        make(sources, "install", f"DESTDIR={tree}")
+
+    return once(tmp_path_factory, "installed", lay)
 
 
 @pytest.fixture
@@ -45,8 +64,7 @@ def shell(request: pytest.FixtureRequest) -> str:
 def rpms(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the RPMs by package name."""
     need("rpmbuild", "rpm")
-    build = tmp_path_factory.mktemp("rpms")
-    make(sources, "rpm", f"BUILD={build}")
+    build = once(tmp_path_factory, "rpms", lambda path: make(sources, "rpm", f"BUILD={path}"))
     return {path.name.rsplit("-", 2)[0]: path for path in (build / "rpm").iterdir()}
 
 
@@ -54,21 +72,22 @@ def rpms(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 def debs(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the Debian packages by name."""
     need("dpkg-deb", "dpkg")
-    build = tmp_path_factory.mktemp("debs")
-    make(sources, "deb", f"BUILD={build}")
+    build = once(tmp_path_factory, "debs", lambda path: make(sources, "deb", f"BUILD={path}"))
     return {path.name.split("_")[0]: path for path in (build / "deb").iterdir()}
 
 
 @pytest.fixture(scope="session", params=["rpm", "deb"])
 def unpacked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a tree with all packages of one kind in it."""
-    tree = tmp_path_factory.mktemp(request.param)
-    if request.param == "deb":
-        for package in request.getfixturevalue("debs").values():
-            must(["dpkg-deb", "--extract", package, tree])
-        return tree
-    packages = request.getfixturevalue("rpms").values()
-    options = ["--root", tree, "--install", "--nodeps", "--noscripts", "--ignoreos"]
-    must([*need_root(), need("rpm", "rpm"), *options, *packages])
-    shutil.rmtree(tree / "var/lib/rpm", ignore_errors=True)
-    return tree
+    packages = request.getfixturevalue(f"{request.param}s").values()
+
+    def unpack(tree: Path) -> None:
+        if request.param == "deb":
+            for package in packages:
+                must(["dpkg-deb", "--extract", package, tree])
+            return
+        options = ["--root", tree, "--install", "--nodeps", "--noscripts", "--ignoreos"]
+        must([*need_root(), need("rpm", "rpm"), *options, *packages])
+        shutil.rmtree(tree / "var/lib/rpm", ignore_errors=True)
+
+    return once(tmp_path_factory, f"unpacked-{request.param}", unpack)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import subprocess
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,9 +71,9 @@ def rpm_query(package: Path, format_: str) -> list[str]:
 
 def deb_members(package: Path) -> list[tarfile.TarInfo]:
     """Return the files of a Debian package."""
-    archive = package.with_suffix(".tar")
-    must(["sh", "-c", f"dpkg-deb --fsys-tarfile {package} >{archive}"])
-    with tarfile.open(archive) as tar:
+    command = ["dpkg-deb", "--fsys-tarfile", str(package)]
+    archive = subprocess.run(command, check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         return tar.getmembers()
 
 
