@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 CORE = Path("guestmtce/core")
 # Processes, sockets in bulk, or texts: they say nothing of the core that others do not.
 SLOW = {"test_daemon", "test_guest_client", "test_documents", "test_layers"}
+COPIED = ("guestmtce", "tests", "guest", "bin", "etc", "bench", "docs")
 TEST_SECS = 120.0
 REMOVE = "remove-statement"
 Range = tuple[tuple[int, int], tuple[int, int]]
@@ -216,6 +217,13 @@ def run(tree: Path, files: list[Path]) -> bool:
     return done.returncode == 0
 
 
+def copy_to(tree: Path) -> None:
+    """Copy what the unit tests need."""
+    for top in COPIED:
+        shutil.copytree(ROOT / top, tree / top, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tree)
+
+
 def judge(mutants: list[Mutant], workers: int, seconds: float) -> tuple[int, list[Mutant]]:
     """Run the tests for each mutant; return how many were judged in the time, and who survived."""
     tests, ends = Tests(), time.monotonic() + seconds
@@ -226,9 +234,7 @@ def judge(mutants: list[Mutant], workers: int, seconds: float) -> tuple[int, lis
     survivors: list[Mutant] = []
 
     def work(tree: Path) -> None:
-        for top in ("guestmtce", "tests", "guest", "bin", "etc", "bench"):
-            shutil.copytree(ROOT / top, tree / top, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", tree)
+        copy_to(tree)
         while time.monotonic() < ends:
             try:
                 mutant = todo.get_nowait()
@@ -253,6 +259,16 @@ def judge(mutants: list[Mutant], workers: int, seconds: float) -> tuple[int, lis
     return len(judged), survivors
 
 
+def sound(modules: Iterable[Path]) -> bool:
+    """Return whether the tests of these modules pass as they are: else each mutant seems killed."""
+    tests = Tests()
+    files = {file for module in modules for portion in tests.of(module) for file in portion}
+    with tempfile.TemporaryDirectory(prefix="mtce-mutants-") as directory:
+        tree = Path(directory) / "tree"
+        copy_to(tree)
+        return run(tree, sorted(files))
+
+
 def main() -> int:
     """Run it and print the score."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -265,6 +281,9 @@ def main() -> int:
     modules = chosen.modules or sorted(
         path.relative_to(ROOT) for path in (ROOT / CORE).rglob("*.py") if path.name != "__init__.py"
     )
+    if not sound(modules):
+        print("the tests fail without any mutant; that has to be mended first")
+        return 1
     mutants = choose(modules, chosen.number, chosen.seed)
     judged, survivors = judge(mutants, chosen.workers, chosen.seconds)
     killed = judged - len(survivors)
