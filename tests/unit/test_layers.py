@@ -52,6 +52,7 @@ TIERS = [
         "shared.history",
     },
     {"shared.config", "shared.mtc_message", "shared.http1", "shared.http1_body"},
+    {"shared.stamp", "shared.outbox", "shared.inbox", "shared.delivery"},
     {"server.guest_protocol", "server.worker", "agent.vim_messages", "agent.vim_commands"},
     {"server.machine", "agent.inventory", "agent.lanes", "agent.vim_health"},
     {"server.heartbeat", "server.connect", "server.vote", "server.instance"},

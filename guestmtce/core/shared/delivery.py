@@ -1,0 +1,383 @@
+"""Reliable delivery between guestServer and guestAgent over UDP, invisible to old peers.
+
+Sans-I/O: times are arguments in seconds of one monotonic clock, datagrams come out of `poll`.
+
+**Roles.** The other side is a role, not an address: for a guestServer the agent at `controller`,
+for a guestAgent the guestServer of a host name. One `Role` here holds all that is known of one.
+It has an `Outbox` (what we owe to it) and an `Inbox` (what we took of what it said).
+
+**Epochs.** A process chooses a random number when it starts, its epoch, and numbers what it
+says to a role from 1. So a message is known by (epoch, seq), and a restart by a new epoch. A
+datagram can be late by any time, and a stale second agent can run elsewhere: so a new epoch is
+*taken* only when a probe that we send to the role's address comes back acknowledged under it.
+Until then nothing of it is applied or acknowledged; its sender will say it again. An epoch that
+was given up is taken again only when the present one has been silent for 5 s.
+
+**Proof.** An acknowledgement that names our epoch proves the role for 15 s: somebody is there
+who drops repeats. Everybody gets each message once. Only a proven role gets repeats; another
+gets a probe at those times instead, and when it answers, all that is owed follows, 100 messages
+per 10 ms. An old peer never answers, so it never gets anything twice. A message without an
+epoch comes from an old peer: its proof is over, and its states are left to the audit.
+
+**States and orders.** A state (RUNNING, ADD_INST, MOD_HOST, ...) is owed until acknowledged or
+until there is a newer one of its instance; the receiver ignores one that is behind. An order
+(LOSS, ILLHEALTH, a vote's answer, a vote) is owed until acknowledged or void: the owner says
+`void`, it expires, a newer one of its instance and topic takes its place, or a state revokes it
+(RUNNING does that to LOSS and ILLHEALTH, DEL_INST to a vote). An order has an id that outlives
+restarts of its sender, by which the receiver takes it once.
+
+**End to end.** The receiver of an order *holds* it (acknowledged as queued: said again each
+10 s, in case that the holder dies) or *settles* it (done or void: acknowledged for good, three
+times, for no later repeat would ask). One that cannot be judged yet is *deferred*: acknowledged
+as queued, but taken only when a repeat comes at a time at which it can be judged.
+
+**Why it converges.** While both live, each owed message is repeated until one copy and one
+acknowledgement get through. When the receiver restarts, its new epoch makes all that is owed due
+at once, and the owner is told (`renewed`) to say its states again. When the sender restarts, its
+owner says its states again, and orders that it saved keep their ids.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from typing import NamedTuple
+
+from guestmtce.core.shared.inbox import Inbox, Receipt, Verdict
+from guestmtce.core.shared.mtc_message import Record
+from guestmtce.core.shared.outbox import (
+    ORDERS,
+    REPEATS_AFTER,
+    REVOKES,
+    TOPICS,
+    Outbox,
+    Owed,
+    Topic,
+    repeat_after,
+)
+from guestmtce.core.shared.stamp import Acknowledgement, Loopback, Probe, Stamp
+from guestmtce.core.shared.vocabulary import Command
+
+PROVEN_SECS = 15.0
+# How long the present life of a role must be silent before an earlier one is taken again.
+SILENT_SECS = 5.0
+RETIRED_KEPT = 8
+BURST = 100
+BURST_SECS = 0.01
+FINAL_AFTER = (0.0, 0.3, 1.0)
+# Final acknowledgements that still have to be repeated; beyond this the oldest are not.
+FINALS_LIMIT = 4096
+# Orders that the receiver may hold for long: their final acknowledgement comes by itself.
+_HELD = frozenset({Topic.LOSS, Topic.ILLNESS, Topic.ANSWER})
+
+
+class Post(NamedTuple):
+    """A datagram to send: to `address`, or None for the role's own."""
+
+    command: Command
+    content: Record
+    stamp: Stamp | None = None
+    address: str | None = None
+
+
+class Role:
+    """One peer, whatever process plays it. `epoch` is ours (1 ... 2**31 - 1, random).
+
+    `poll` returns what to send: call it after each input, and at `wake_at`.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        self.counts: Counter[str] = Counter()
+        self.epoch = epoch
+        self.peer_epoch: int | None = None
+        self._seq = 0
+        self._outbox = Outbox()
+        self._inbox = Inbox()
+        self._out: deque[Post] = deque()
+        self._finals: list[tuple[float, int, Post]] = []
+        self._final_count = 0
+        self._proven_until = float("-inf")
+        self._heard_at = float("-inf")
+        self._burst_at = float("-inf")
+        self._retired: deque[int] = deque(maxlen=RETIRED_KEPT)
+        self._candidate: int | None = None
+        self._probes_since = float("-inf")
+        self._probes = 0
+        self._probe_at: float | None = None
+
+    # What we say.
+
+    def say(self, command: Command, record: Record) -> int:
+        """Say what is not owed (READY, QRY_INST); return its number."""
+        self._seq += 1
+        self._out.append(Post(command, record, Stamp(self.epoch, self._seq)))
+        return self._seq
+
+    def answer(self, record: Record, re: int | None, of: int | None) -> None:
+        """Answer query `re` with one of `of` records, which tells the state as of now."""
+        stamp = Stamp(self.epoch, self._seq, re=re, of=of)
+        self._out.append(Post(Command.QRY_INST, record, stamp))
+
+    def put(
+        self,
+        command: Command,
+        uuid: str,
+        record: Record,
+        now: float,
+        *,
+        expires: float | None = None,
+        order_id: str = "",
+    ) -> None:
+        """Say a state or order of instance `uuid` ("" for the host's), and owe it.
+
+        `expires` is when nobody wants to hear it any more; `order_id` the name that an order
+        had before a restart of ours.
+        """
+        topic = TOPICS[command]
+        for revoked in REVOKES.get(command, ()):
+            self._outbox.drop((uuid, revoked))
+        self._seq += 1
+        name = (order_id or f"{self.epoch}.{self._seq}") if topic in ORDERS else ""
+        due = now + REPEATS_AFTER[0]
+        owed = Owed(command, record, (uuid, topic), self._seq, name, now, due, expires)
+        self._outbox.put(owed)
+        self._out.append(self._post(owed))
+        if not self._is_proven(now):
+            self._probe_from(now, now + REPEATS_AFTER[0])
+
+    def void(self, uuid: str, *topics: Topic) -> None:
+        """Owe nothing of these topics (of all, if none is named) of an instance any more."""
+        for topic in topics or Topic:
+            self._outbox.drop((uuid, topic))
+
+    def owed(self, uuid: str, topic: Topic) -> bool:
+        """Whether something of that is not finally acknowledged."""
+        return self._outbox.get((uuid, topic)) is not None
+
+    def orders(self, topic: Topic) -> list[tuple[str, str]]:
+        """Return instance and id of each order of a topic that is owed: what to save."""
+        return [(each.key[0], each.id) for each in self._outbox.entries() if each.key[1] is topic]
+
+    @property
+    def owed_count(self) -> int:
+        """How many messages are owed."""
+        return len(self._outbox)
+
+    # What we hear.
+
+    def heard(
+        self, command: int, uuid: str, stamp: Stamp, address: str, now: float
+    ) -> tuple[Verdict, Receipt | None]:
+        """Judge a message of the role; the receipt of an order has to be held, deferred or settled.
+
+        What was taken before is acknowledged again, and so is what is behind.
+        """
+        if not self._is_of_present_life(stamp.epoch, now):
+            self._count(Verdict.UNPROVEN)
+            return Verdict.UNPROVEN, None
+        topic = TOPICS.get(command)
+        if topic is None:
+            return Verdict.TAKE, None
+        key = ("" if topic is Topic.HOST else uuid, topic)
+        name = stamp.id or f"{stamp.epoch}.{stamp.seq}"
+        receipt = Receipt(key, stamp.epoch, stamp.seq, name, address)
+        if topic in ORDERS:
+            verdict = self._inbox.judge_order(receipt)
+        else:
+            verdict = self._inbox.judge_state(command, key, stamp.epoch, stamp.seq)
+        self._count(verdict)
+        if topic in ORDERS and verdict is Verdict.TAKE:
+            return verdict, receipt
+        self._acknowledge(receipt, queued=self._inbox.is_held(receipt))
+        return verdict, None
+
+    def heard_answer(self, uuid: str, stamp: Stamp, now: float, *, running: bool) -> Verdict:
+        """Judge an answer to a query of ours."""
+        verdict = Verdict.UNPROVEN
+        if self._is_of_present_life(stamp.epoch, now):
+            key = (uuid, Topic.STATUS)
+            verdict = self._inbox.judge_answer(key, stamp.epoch, stamp.seq, running=running)
+        self._count(verdict)
+        return verdict
+
+    def heard_old(self) -> None:
+        """A message without a stamp: an old peer plays the role now."""
+        self._proven_until = float("-inf")
+        self._candidate = None
+        self._retire()
+        self._outbox.drop_states()
+        if not len(self._outbox):
+            self._probe_at = None
+
+    def loopback(self, said: Loopback, address: str, now: float) -> bool:
+        """Take a probe or an acknowledgement; True if the role has a new life with that.
+
+        Then all that is owed follows, and the owner should say its states again.
+        """
+        if isinstance(said, Probe):
+            # Whoever asks is told that we are here; whether we believe its epoch is our matter.
+            self._is_of_present_life(said.epoch, now)
+            answer = Acknowledgement(self.epoch, said.epoch, 0)
+            self._out.append(Post(Command.LOOPBACK, answer, None, address))
+            return False
+        if said.of != self.epoch:
+            return False  # it answers an earlier life of ours
+        renewed = False
+        if said.epoch != self.peer_epoch:
+            if said.ack or self._is_given_up(said.epoch, now):
+                self._acknowledged_by_another_life(said, now)
+                return False
+            self._take(said.epoch)
+            renewed = True
+        self._acknowledged(said, now, renewed=renewed)
+        return renewed
+
+    def hold(self, receipt: Receipt) -> None:
+        """The order is ours, but not done: acknowledge it as queued."""
+        self._inbox.hold(receipt)
+        self._acknowledge(receipt, queued=True)
+
+    def defer(self, receipt: Receipt) -> None:
+        """The order cannot be judged yet: have it said again later, as if we held it."""
+        self._acknowledge(receipt, queued=True)
+
+    def settle(self, receipt: Receipt, now: float) -> None:
+        """The order is done, or void: acknowledge it for good."""
+        last = self._inbox.settle(receipt)
+        if last.key[1] not in _HELD:
+            self._acknowledge(last)
+            return
+        post = self._acknowledgement(last, queued=False)
+        for delay in FINAL_AFTER:
+            self._final_count += 1
+            heapq.heappush(self._finals, (now + delay, self._final_count, post))
+        while len(self._finals) > FINALS_LIMIT:
+            self._out.append(heapq.heappop(self._finals)[2])
+
+    # What goes out, and when.
+
+    def poll(self, now: float) -> list[Post]:
+        """Return what to send now."""
+        out = list(self._out)
+        self._out.clear()
+        while self._finals and self._finals[0][0] <= now:
+            out.append(heapq.heappop(self._finals)[2])
+        due = self._outbox.due_at()
+        if self._is_proven(now):
+            if now >= self._burst_at + BURST_SECS:
+                out.extend(self._repeats(now))
+        elif due is not None and self._probe_at is None:
+            self._probe_from(now, max(due, now))
+        if self._probe_at is not None and self._probe_at <= now:
+            out.extend(self._probe(now))
+        return out
+
+    def wake_at(self, now: float) -> float | None:
+        """Return when `poll` has something to do though nothing else happens."""
+        times = [entry[0] for entry in self._finals[:1]]
+        if self._probe_at is not None:
+            times.append(self._probe_at)
+        due = self._outbox.due_at()
+        if due is not None and (self._probe_at is None or self._is_proven(now)):
+            times.append(max(due, self._burst_at + BURST_SECS))
+        return min(times, default=None)
+
+    def _repeats(self, now: float) -> list[Post]:
+        found: list[Post] = []
+        while len(found) < BURST and (owed := self._outbox.pop_due(now)) is not None:
+            found.append(self._post(owed))
+        if found:
+            self._burst_at = now
+            self.counts["repeats"] += len(found)
+        return found
+
+    def _count(self, verdict: Verdict) -> None:
+        if verdict is not Verdict.TAKE:
+            self.counts[verdict.name.lower()] += 1
+
+    def _post(self, owed: Owed) -> Post:
+        return Post(owed.command, owed.record, Stamp(self.epoch, owed.seq, owed.id))
+
+    def _acknowledge(self, receipt: Receipt, *, queued: bool = False) -> None:
+        self._out.append(self._acknowledgement(receipt, queued=queued))
+
+    def _acknowledgement(self, receipt: Receipt, *, queued: bool) -> Post:
+        answer = Acknowledgement(self.epoch, receipt.epoch, receipt.seq, queued)
+        return Post(Command.LOOPBACK, answer, None, receipt.address)
+
+    # Whom we talk to.
+
+    def _is_proven(self, now: float) -> bool:
+        return now < self._proven_until
+
+    def _acknowledged(self, said: Acknowledgement, now: float, *, renewed: bool) -> None:
+        was_proven = self._is_proven(now)
+        self._proven_until = now + PROVEN_SECS
+        self._heard_at = now
+        if said.ack:
+            self._outbox.acknowledged(said.ack, now, queued=said.queued)
+        else:
+            self._candidate = None
+        if self._candidate is None:
+            self._probe_at = None
+        if renewed or not was_proven:
+            self._outbox.all_due(now, other_life=renewed)
+
+    def _acknowledged_by_another_life(self, said: Acknowledgement, now: float) -> None:
+        """What an earlier life has done for good is done; whatever else it said died with it."""
+        if said.ack and not said.queued and self._outbox.orders_at(said.ack):
+            self._outbox.acknowledged(said.ack, now, queued=False)
+        self._is_of_present_life(said.epoch, now)
+
+    def _is_of_present_life(self, epoch: int, now: float) -> bool:
+        """Whether that epoch is taken; if it is not, probe for it."""
+        if epoch == self.peer_epoch:
+            self._heard_at = now
+            return True
+        if not self._is_given_up(epoch, now):
+            running = self._candidate == epoch and self._probe_at is not None
+            if not running:
+                self._candidate = epoch
+                self._probe_from(now, now)
+        return False
+
+    def _is_given_up(self, epoch: int, now: float) -> bool:
+        """Whether that life was followed by the present one, which is not silent."""
+        return (
+            self.peer_epoch is not None
+            and epoch in self._retired
+            and now - self._heard_at < SILENT_SECS
+        )
+
+    def _take(self, epoch: int) -> None:
+        self._retire()
+        self.peer_epoch = epoch
+        self._candidate = None
+        self.counts["epochs"] += 1
+
+    def _retire(self) -> None:
+        if self.peer_epoch is not None:
+            if self.peer_epoch in self._retired:
+                self._retired.remove(self.peer_epoch)
+            self._retired.append(self.peer_epoch)
+            self.peer_epoch = None
+
+    def _probe_from(self, now: float, first: float) -> None:
+        """Begin a series of probes, unless the next one of the running series comes before."""
+        if self._probe_at is None or first < self._probe_at:
+            self._probes_since, self._probes = now, 0
+            self._probe_at = first
+
+    def _probe(self, now: float) -> list[Post]:
+        """Send one, if there is still a reason to, and set when the next is due."""
+        self._outbox.purge(now)
+        fast = self._probes < len(REPEATS_AFTER)
+        owing = bool(len(self._outbox)) and not self._is_proven(now)
+        if not owing and not (self._candidate is not None and fast):
+            self._candidate = self._probe_at = None
+            return []
+        while (at := self._probes_since + repeat_after(self._probes)) <= now:
+            self._probes += 1
+        self._probe_at = at
+        self.counts["probes"] += 1
+        return [Post(Command.LOOPBACK, Probe(self.epoch))]

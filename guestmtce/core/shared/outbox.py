@@ -1,0 +1,198 @@
+"""What is owed to one role: states and orders that it has not acknowledged.
+
+Sans-I/O, a part of `delivery`, whose page of theory covers it. One entry per instance and
+topic, so the room is bounded by the instances.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from enum import Enum
+
+from guestmtce.core.shared.mtc_message import Record
+from guestmtce.core.shared.vocabulary import Command
+
+# When a message is said again, in seconds after the first time, and then how often.
+REPEATS_AFTER = (0.25, 0.5, 1.0, 2.0)
+REPEAT_SECS = 5.0
+# An order that the other side holds is only kept from being forgotten.
+QUEUED_SECS = 10.0
+
+
+class Topic(Enum):
+    """What a message is about; of one instance and topic only the newest counts."""
+
+    STATUS = "status"
+    LOSS = "loss"
+    ILLNESS = "illness"
+    ANSWER = "answer"
+    PROVISION = "provision"
+    HOST = "host"
+    ASK = "ask"
+
+
+# What is not here (READY, QRY_INST and its answers) is said once and never acknowledged.
+TOPICS: dict[int, Topic] = {
+    Command.HEARTBEAT_RUNNING: Topic.STATUS,
+    Command.HEARTBEAT_STOPPED: Topic.STATUS,
+    Command.HEARTBEAT_LOSS: Topic.LOSS,
+    Command.HEARTBEAT_ILLHEALTH: Topic.ILLNESS,
+    Command.VOTE_NOTIFY: Topic.ANSWER,
+    Command.ADD_INST: Topic.PROVISION,
+    Command.MOD_INST: Topic.PROVISION,
+    Command.DEL_INST: Topic.PROVISION,
+    Command.MOD_HOST: Topic.HOST,
+    Command.VOTE_INST: Topic.ASK,
+    Command.NOTIFY_INST: Topic.ASK,
+}
+ORDERS = frozenset({Topic.LOSS, Topic.ILLNESS, Topic.ANSWER, Topic.ASK})
+# What a state makes void that was ordered before it: a guest that runs is neither lost nor ill.
+REVOKES: dict[int, frozenset[Topic]] = {
+    Command.HEARTBEAT_RUNNING: frozenset({Topic.LOSS, Topic.ILLNESS}),
+    Command.DEL_INST: frozenset({Topic.ASK}),
+}
+
+Key = tuple[str, Topic]
+
+
+def repeat_after(times: int) -> float:
+    """Return how long after the first saying the next is due, `times` repeats being done."""
+    if times < len(REPEATS_AFTER):
+        return REPEATS_AFTER[times]
+    return REPEATS_AFTER[-1] + REPEAT_SECS * (times - len(REPEATS_AFTER) + 1)
+
+
+@dataclass(eq=False)
+class Owed:
+    """A message that has been said once and is not acknowledged.
+
+    `expires` is when nobody wants to hear it any more; `queued` that the other side holds it.
+    """
+
+    command: Command
+    record: Record
+    key: Key
+    seq: int
+    id: str
+    first: float
+    due: float
+    expires: float | None
+    repeats: int = 0
+    queued: bool = False
+
+    @property
+    def is_order(self) -> bool:
+        """Whether it is an order: never dropped in favour of a later audit."""
+        return self.key[1] in ORDERS
+
+
+class Outbox:
+    """The entries, found by key, by number, and by when they are due."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[Key, Owed] = {}
+        self._by_seq: dict[int, Owed] = {}
+        self._due: list[tuple[float, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def get(self, key: Key) -> Owed | None:
+        """Return what is owed under `key`, if anything is."""
+        return self._by_key.get(key)
+
+    def entries(self) -> list[Owed]:
+        """Return all that is owed, oldest first."""
+        return sorted(self._by_key.values(), key=lambda owed: owed.seq)
+
+    def put(self, owed: Owed) -> None:
+        """Owe a message, in place of an older one of its key."""
+        self.drop(owed.key)
+        self._by_key[owed.key] = owed
+        self._by_seq[owed.seq] = owed
+        heapq.heappush(self._due, (owed.due, owed.seq))
+
+    def drop(self, key: Key) -> None:
+        """Owe it no longer."""
+        owed = self._by_key.pop(key, None)
+        if owed is not None:
+            del self._by_seq[owed.seq]
+
+    def drop_states(self) -> None:
+        """Keep the orders only."""
+        for owed in list(self._by_key.values()):
+            if not owed.is_order:
+                self.drop(owed.key)
+
+    def acknowledged(self, seq: int, now: float, *, queued: bool) -> None:
+        """Message `seq` arrived; if it is only held there, it is said again later."""
+        owed = self._by_seq.get(seq)
+        if owed is None:
+            return
+        if queued:
+            owed.queued = True
+            self._schedule(owed, now + QUEUED_SECS)
+        else:
+            self.drop(owed.key)
+
+    def orders_at(self, seq: int) -> bool:
+        """Whether message `seq` is an order that is owed."""
+        owed = self._by_seq.get(seq)
+        return owed is not None and owed.is_order
+
+    def all_due(self, now: float, *, other_life: bool) -> None:
+        """Say all of it again now, in the order in which it was said.
+
+        What the other side holds, and what has only just been said, can wait: unless it was
+        said to another life of it.
+        """
+        for owed in self.entries():
+            if not other_life and (owed.queued or now < owed.first + REPEATS_AFTER[0]):
+                continue
+            owed.queued = False
+            owed.first, owed.repeats = now, 0
+            self._schedule(owed, now)
+
+    def purge(self, now: float) -> None:
+        """Drop what nobody wants to hear any more."""
+        for owed in list(self._by_key.values()):
+            if owed.expires is not None and owed.expires <= now:
+                self.drop(owed.key)
+
+    def due_at(self) -> float | None:
+        """Return when the next entry is due, None if none is owed."""
+        while self._due and not self._is_current(self._due[0]):
+            heapq.heappop(self._due)
+        return self._due[0][0] if self._due else None
+
+    def pop_due(self, now: float) -> Owed | None:
+        """Return an entry to say again now, with its next time set; None if none is due."""
+        while (due := self.due_at()) is not None and due <= now:
+            _due, seq = heapq.heappop(self._due)
+            owed = self._by_seq[seq]
+            if owed.expires is not None and owed.expires <= now:
+                self.drop(owed.key)
+                continue
+            self._repeat_later(owed, now)
+            return owed
+        return None
+
+    def _repeat_later(self, owed: Owed, now: float) -> None:
+        if owed.queued:
+            self._schedule(owed, now + QUEUED_SECS)
+            return
+        while (due := owed.first + repeat_after(owed.repeats)) <= now:
+            owed.repeats += 1
+        self._schedule(owed, due)
+
+    def _schedule(self, owed: Owed, due: float) -> None:
+        owed.due = due
+        heapq.heappush(self._due, (due, owed.seq))
+        if len(self._due) > 4 * len(self._by_key) + 64:
+            self._due = [(each.due, each.seq) for each in self._by_key.values()]
+            heapq.heapify(self._due)
+
+    def _is_current(self, entry: tuple[float, int]) -> bool:
+        owed = self._by_seq.get(entry[1])
+        return owed is not None and owed.due == entry[0]

@@ -1,0 +1,373 @@
+"""One role of the reliable delivery, by example: what goes out at which time."""
+
+from __future__ import annotations
+
+import pytest
+
+from guestmtce.core.shared import inbox
+from guestmtce.core.shared.delivery import BURST, BURST_SECS, Role
+from guestmtce.core.shared.errors import ProtocolError
+from guestmtce.core.shared.inbox import Receipt, Verdict
+from guestmtce.core.shared.mtc_message import InstanceState, Loss, MtcMessage, Query, Ready
+from guestmtce.core.shared.outbox import Topic
+from guestmtce.core.shared.stamp import Acknowledgement, Probe, Stamp, read_loopback
+from guestmtce.core.shared.vocabulary import Command
+
+UUID = "8d80875b-fa73-4ccb-bce3-1cd4df104401"
+LOSS = Loss("compute-0", UUID)
+OURS, THEIRS, OTHER = 11, 22, 33
+ADDRESS = "192.168.204.2"
+
+
+class Rig:
+    """A role on a clock; `out` is what went out since it was asked last, at which time."""
+
+    def __init__(self, *, proven: bool = False) -> None:
+        self.now = 0.0
+        self.role = Role(OURS)
+        if proven:
+            self.loopback(Acknowledgement(THEIRS, OURS, 0))
+            self.out()
+
+    def loopback(self, said: object) -> bool:
+        return self.role.loopback(said, ADDRESS, self.now)
+
+    def put(self, command: Command = Command.HEARTBEAT_LOSS, uuid: str = UUID, **more) -> None:
+        self.role.put(command, uuid, LOSS, self.now, **more)
+
+    def heard(self, seq, command=Command.HEARTBEAT_LOSS, *, epoch=THEIRS, name=""):
+        return self.role.heard(command, UUID, Stamp(epoch, seq, name), ADDRESS, self.now)
+
+    def out(self, seconds: float = 0.0) -> list[tuple[float, object]]:
+        """Return (when, what) of the next `seconds`: a message by its number."""
+        found = []
+        end = self.now + seconds
+        while True:
+            for post in self.role.poll(self.now):
+                what = post.stamp.seq if post.stamp else post.content
+                found.append((round(self.now, 3), what))
+            wake_at = self.role.wake_at(self.now)
+            if wake_at is None or wake_at > end:
+                self.now = end
+                return found
+            assert wake_at > self.now or len(found) < 10_000, "it wakes for nothing"
+            self.now = max(self.now, wake_at)
+
+    def said(self) -> list[object]:
+        return [what for _when, what in self.out()]
+
+
+@pytest.fixture
+def rig():
+    return Rig()
+
+
+@pytest.fixture
+def proven():
+    return Rig(proven=True)
+
+
+PROBE = Probe(OURS)
+
+
+def test_an_old_peer_gets_a_message_once_and_then_probes(rig):
+    """Nobody acknowledges: probes at the times of the repeats."""
+    rig.put()
+    assert rig.out(13) == [
+        (0.0, 1),
+        *((when, PROBE) for when in (0.25, 0.5, 1.0, 2.0, 7.0, 12.0)),
+    ]
+
+
+def test_a_proven_role_gets_repeats(proven):
+    proven.put()
+    assert proven.out(8) == [(0, 1), (0.25, 1), (0.5, 1), (1, 1), (2, 1), (7, 1)]
+
+
+def test_a_proof_lasts_15_s(proven):
+    """A repeat goes at 12 s; at 17 s nobody has answered for 15 s."""
+    proven.put()
+    whats = dict(proven.out(20))
+    assert whats[12.0] == 1
+    assert whats[17.0] == PROBE
+
+
+def test_what_is_owed_follows_the_proof(rig):
+    for number in range(250):
+        rig.put(uuid=f"{number}")
+    rig.out(3)
+    rig.loopback(Acknowledgement(THEIRS, OURS, 0))
+    out = rig.out(0.1)
+    assert [what for _when, what in out] == list(range(1, 251))
+    times = [when for when, _what in out]
+    assert [round(t - times[0], 3) for t in (times[BURST - 1], times[BURST], times[-1])] == [
+        0.0,
+        BURST_SECS,
+        2 * BURST_SECS,
+    ]
+
+
+def test_an_acknowledgement_ends_it(proven):
+    proven.put()
+    proven.loopback(Acknowledgement(THEIRS, OURS, 1))
+    assert proven.out(60) == [(0, 1)]
+    assert proven.role.owed_count == 0
+
+
+def test_one_for_an_earlier_life_of_ours_is_none(proven):
+    proven.put()
+    proven.loopback(Acknowledgement(THEIRS, OTHER, 1))
+    assert proven.role.owed(UUID, Topic.LOSS)
+
+
+def test_queued_is_said_again_each_10_s(proven):
+    proven.put()
+    proven.out()
+    proven.now = 0.1
+    proven.loopback(Acknowledgement(THEIRS, OURS, 1, queued=True))
+    assert proven.out(11) == [(10.1, 1)]
+    proven.loopback(Acknowledgement(THEIRS, OURS, 1))
+    assert proven.out(60) == []
+
+
+def test_queued_died_with_the_life_that_said_so(proven):
+    """The role has a new life: what the old one held is owed at once."""
+    proven.put()
+    proven.out()
+    proven.loopback(Acknowledgement(THEIRS, OURS, 1, queued=True))
+    assert proven.loopback(Acknowledgement(OTHER, OURS, 0))
+    assert proven.said() == [1]
+
+
+def test_what_a_dead_life_did_for_good_is_done(proven):
+    proven.loopback(Acknowledgement(OTHER, OURS, 0))
+    proven.put()
+    proven.put(Command.HEARTBEAT_STOPPED)
+    proven.loopback(Acknowledgement(THEIRS, OURS, 1))
+    proven.loopback(Acknowledgement(THEIRS, OURS, 2))
+    assert not proven.role.owed(UUID, Topic.LOSS)
+    assert proven.role.owed(UUID, Topic.STATUS)
+
+
+@pytest.mark.parametrize(
+    ("command", "topic"),
+    [(Command.HEARTBEAT_LOSS, Topic.LOSS), (Command.HEARTBEAT_ILLHEALTH, Topic.ILLNESS)],
+)
+def test_running_revokes_faults(proven, command, topic):
+    proven.put(command)
+    proven.put(Command.HEARTBEAT_RUNNING)
+    assert not proven.role.owed(UUID, topic)
+
+
+def test_void_and_expired(proven):
+    proven.put(Command.VOTE_NOTIFY, expires=1.5)
+    proven.put()
+    proven.role.void(UUID, Topic.LOSS)
+    assert proven.out(60) == [(0, 1), (0, 2), (0.25, 1), (0.5, 1), (1, 1)]
+
+
+def test_a_newer_one_takes_its_place(proven):
+    proven.put(Command.VOTE_INST)
+    proven.put(Command.NOTIFY_INST)
+    assert [what for when, what in proven.out(1) if when] == [2, 2, 2]
+
+
+def test_ids_outlive_a_restart(rig):
+    rig.put()
+    rig.put(uuid="other", order_id="7.9")
+    assert rig.role.orders(Topic.LOSS) == [(UUID, "11.1"), ("other", "7.9")]
+    assert [post.stamp.id for post in rig.role.poll(0.0)] == ["11.1", "7.9"]
+
+
+def test_a_new_life_is_probed_before_it_is_heard(rig):
+    assert rig.heard(1) == (Verdict.UNPROVEN, None)
+    assert rig.said() == [PROBE]
+    assert rig.loopback(Acknowledgement(THEIRS, OURS, 0))
+    verdict, receipt = rig.heard(1)
+    assert verdict is Verdict.TAKE
+    assert receipt is not None
+
+
+def test_a_life_that_does_not_answer_is_left_alone(rig):
+    rig.heard(1)
+    assert [when for when, _what in rig.out(60)] == [0, 0.25, 0.5, 1.0, 2.0]
+    assert rig.role.wake_at(rig.now) is None
+
+
+def test_a_datagram_of_an_earlier_life_changes_nothing(proven):
+    """Not even a late answer to a probe, while the present life is heard of."""
+    proven.loopback(Acknowledgement(OTHER, OURS, 0))
+    assert not proven.loopback(Acknowledgement(THEIRS, OURS, 0))
+    assert proven.heard(5) == (Verdict.UNPROVEN, None)
+    assert proven.out(4.9) == []
+    proven.now = 6.0
+    assert proven.loopback(Acknowledgement(THEIRS, OURS, 0)), "back from a second swact"
+
+
+def test_a_message_without_a_stamp_is_from_an_old_peer(proven):
+    proven.put(Command.HEARTBEAT_STOPPED)
+    proven.put()
+    proven.out()
+    proven.role.heard_old()
+    assert {what for _when, what in proven.out(60)} == {PROBE}
+    assert not proven.role.owed(UUID, Topic.STATUS), "states are the audit's"
+    assert proven.heard(1) == (Verdict.UNPROVEN, None)
+
+
+def acknowledgement(seq: int, *, queued: bool = False) -> Acknowledgement:
+    return Acknowledgement(OURS, THEIRS, seq, queued)
+
+
+def test_a_state_is_taken_once_and_acknowledged_each_time(proven):
+    stopped = Command.HEARTBEAT_STOPPED
+    verdicts = [proven.heard(seq, stopped)[0] for seq in (2, 2, 1, 3)]
+    assert verdicts == [Verdict.TAKE, Verdict.BEHIND, Verdict.BEHIND, Verdict.TAKE]
+    assert proven.said() == [acknowledgement(seq) for seq in (2, 2, 1, 3)]
+
+
+def test_an_order_is_held_and_settled(proven):
+    """Acknowledged as queued, then three times for good."""
+    _verdict, receipt = proven.heard(1)
+    proven.role.hold(receipt)
+    assert proven.heard(1) == (Verdict.AGAIN, None)
+    assert proven.said() == [acknowledgement(1, queued=True)] * 2
+    proven.now = 5.0
+    proven.role.settle(receipt, proven.now)
+    assert proven.out(60) == [(when, acknowledgement(1)) for when in (5.0, 5.3, 6.0)]
+    assert proven.heard(1) == (Verdict.AGAIN, None)
+    assert proven.said() == [acknowledgement(1)]
+
+
+def test_an_order_keeps_its_name_when_its_sender_restarts(proven):
+    _verdict, receipt = proven.heard(4, name="x")
+    proven.role.hold(receipt)
+    proven.loopback(Acknowledgement(OTHER, OURS, 0))
+    assert proven.heard(1, epoch=OTHER, name="x") == (Verdict.AGAIN, None)
+    proven.out()
+    proven.role.settle(receipt, proven.now)
+    assert proven.said() == [Acknowledgement(OURS, OTHER, 1)]
+
+
+def test_a_deferred_order_is_taken_with_a_repeat(proven):
+    _verdict, receipt = proven.heard(1)
+    proven.role.defer(receipt)
+    assert proven.said() == [acknowledgement(1, queued=True)]
+    verdict, receipt = proven.heard(1)
+    assert verdict is Verdict.TAKE
+    assert receipt is not None
+
+
+def test_an_order_that_was_overtaken_is_void(proven):
+    """RUNNING came first, though LOSS was said before it."""
+    proven.heard(2, Command.HEARTBEAT_RUNNING)
+    assert proven.heard(1) == (Verdict.BEHIND, None)
+    assert proven.said() == [acknowledgement(2), acknowledgement(1)]
+    assert proven.heard(3)[0] is Verdict.TAKE
+
+
+def test_stopped_does_not_overtake_a_loss(proven):
+    proven.heard(3, Command.HEARTBEAT_STOPPED)
+    assert proven.heard(2)[0] is Verdict.TAKE
+
+
+def test_an_answer_counts_as_the_last_state(proven):
+    answer = lambda seq: proven.role.heard_answer(  # noqa: E731
+        UUID, Stamp(THEIRS, seq), proven.now, running=True
+    )
+    proven.heard(5, Command.HEARTBEAT_STOPPED)
+    assert [answer(4), answer(5), answer(8)] == [Verdict.BEHIND, Verdict.TAKE, Verdict.TAKE]
+    assert proven.heard(7, Command.HEARTBEAT_STOPPED)[0] is Verdict.BEHIND
+    assert proven.heard(6)[0] is Verdict.BEHIND, "a loss before it was seen running"
+    proven.out()
+    assert answer(9) is Verdict.TAKE
+    assert proven.said() == [], "answers are not acknowledged"
+
+
+def test_numbers_of_one_life_say_nothing_of_the_next(proven):
+    proven.heard(9, Command.MOD_INST)
+    proven.loopback(Acknowledgement(OTHER, OURS, 0))
+    assert proven.heard(1, Command.MOD_INST, epoch=OTHER)[0] is Verdict.TAKE
+
+
+def test_a_probe_is_answered_where_it_came_from(rig):
+    rig.role.loopback(Probe(THEIRS), "10.0.0.9", 0.0)
+    posts = rig.role.poll(0.0)
+    assert (posts[0].content, posts[0].address) == (acknowledgement(0), "10.0.0.9")
+    assert posts[1].content == PROBE, "and asked in return"
+
+
+def test_what_is_never_acknowledged(proven):
+    proven.role.say(Command.MONITOR_READY, Ready("compute-0"))
+    query = proven.role.say(Command.QRY_INST, Query())
+    proven.role.answer(LOSS, re=4, of=1)
+    posts = proven.role.poll(0.0)
+    assert query == 2
+    assert [post.stamp for post in posts] == [
+        Stamp(OURS, 1),
+        Stamp(OURS, 2),
+        Stamp(OURS, 2, re=4, of=1),
+    ]
+    assert proven.out(60) == []
+
+
+def test_room_is_bounded(proven, monkeypatch):
+    """What a peer invents pushes out what was not heard of the longest."""
+    monkeypatch.setattr(inbox, "MARKS_LIMIT", 10)
+    box = inbox.Inbox()
+    for number in range(100):
+        key = (f"{number}", Topic.LOSS)
+        box.settle(Receipt(key, THEIRS, number, f"{number}", ADDRESS))
+    assert len(box) == 10
+    for _ in range(100):
+        for command in (Command.HEARTBEAT_LOSS, Command.HEARTBEAT_ILLHEALTH, Command.VOTE_NOTIFY):
+            proven.put(command)
+        proven.put(Command.HEARTBEAT_STOPPED)
+    assert proven.role.owed_count == 4
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"epoch": True, "seq": 1},
+        {"epoch": 1.0, "seq": 1},
+        {"epoch": 0, "seq": 1},
+        {"epoch": 2**31, "seq": 1},
+        {"epoch": None, "seq": 1},
+        {"epoch": 1},
+        {"epoch": 1, "seq": -1},
+        {"epoch": 1, "seq": "1"},
+        {"epoch": 1, "seq": 2**53},
+        {"epoch": 1, "seq": 1, "id": 7},
+        {"epoch": 1, "seq": 1, "id": "x" * 65},
+        {"epoch": 1, "seq": 1, "re": []},
+        {"epoch": 1, "seq": 1, "of": -1},
+    ],
+)
+def test_a_bad_stamp_is_a_bad_message(members):
+    with pytest.raises(ProtocolError):
+        Stamp.of_message(MtcMessage(Command.HEARTBEAT_LOSS, members=members))
+
+
+@pytest.mark.parametrize(
+    "stamp", [Stamp(1, 2), Stamp(1, 2, "3.4"), Stamp(1, 0, re=5, of=0), Stamp(1, 2, "x", 3, 4)]
+)
+def test_a_stamp_survives_the_wire(stamp):
+    members = {**InstanceState(UUID, True).members(), **stamp.members()}
+    assert Stamp.of_message(MtcMessage(Command.ADD_INST, members=members)) == stamp
+
+
+def test_no_stamp():
+    assert Stamp.of_message(MtcMessage(Command.ADD_INST, members={"seq": 1})) is None
+
+
+@pytest.mark.parametrize(
+    "said", [Probe(3), Acknowledgement(3, 4, 0), Acknowledgement(3, 4, 5, queued=True)]
+)
+def test_loopback_survives_the_wire(said):
+    assert read_loopback(MtcMessage(Command.LOOPBACK, members=said.members())) == said
+
+
+@pytest.mark.parametrize("members", [{}, {"epoch": 3, "ack": 1}, {"epoch": 3, "of": 4, "ack": "1"}])
+def test_a_loopback_of_somebody_else(members):
+    with pytest.raises(ProtocolError):
+        read_loopback(MtcMessage(Command.LOOPBACK, members=members))
