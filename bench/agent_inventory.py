@@ -24,25 +24,16 @@ from guestmtce.core.agent.inventory import Host
 from guestmtce.core.agent.vim_commands import parse_command
 from guestmtce.core.agent.vim_queue import Ended
 from guestmtce.core.shared import mtc_message
-from guestmtce.core.shared.mtc_message import Record
+from guestmtce.core.shared.mtc_message import InstanceInformation, Record
 from guestmtce.core.shared.text import encode_json
-from guestmtce.core.shared.vocabulary import Command
+from guestmtce.core.shared.vocabulary import Command, CorrectiveAction, Timeouts
 
 INSTANCES_PER_HOST = 50
 COMMANDS_PER_BATCH = 500
 BATCHES = 21
 LIMIT = 1.5
 HEADERS = {"user-agent": "vim/1.0"}
-INFO = {
-    "reporting": "enabled",
-    "heartbeating": "enabled",
-    "repair-action": "reboot",
-    "restart-to": "301",
-    "shutdown-to": "5",
-    "suspend-to": "6",
-    "resume-to": "7",
-    "vote-to": "3",
-}
+TIMEOUTS = Timeouts(restart=301, shutdown=5, suspend=6, resume=7, vote=3)
 
 
 class Nowhere:
@@ -84,8 +75,10 @@ class Bench:
     def answer(self, uuid: str, command: Command = Command.QRY_INST) -> None:
         """One datagram of a guestServer, from its bytes on."""
         host = self.agent.inventory.instances[uuid].host
-        members = {"hostname": host.hostname, "uuid": uuid, **INFO}
-        data = mtc_message.encode_server_event(command, members)
+        info = InstanceInformation(
+            host.hostname, uuid, True, True, CorrectiveAction.REBOOT, TIMEOUTS
+        )
+        data = mtc_message.encode_server_event(command, info.members())
         events.take_event(self.agent, host, mtc_message.decode(data), 1.0)
 
     def drain(self) -> None:

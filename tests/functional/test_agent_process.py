@@ -18,7 +18,8 @@ from tests.functional.agent_replay import Recording, compare, feed
 from tests.functional.test_agent_replay import INTENDED, explains
 from tests.peers import wire
 from tests.peers.root import REPOSITORY, Root
-from tests.unit.agent_rig import HOST_0, HOSTS, UUID, PeersRig, Ports
+from tests.unit.agent_rig import HOSTS, PeersRig, Ports
+from tests.unit.agent_support import HOST_0, UUID
 
 # What a process on a busy machine needs to answer a datagram.
 SETTLE_SECS = 0.03

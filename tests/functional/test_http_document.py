@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.documents import DOCS
-from tests.unit.agent_rig import HOST_0, UUID, AgentRig, vim_answer
+from tests.unit.agent_rig import AgentRig, vim_answer
+from tests.unit.agent_support import HOST_0, UUID
 
 TEXT = (DOCS / "http-api.md").read_text("utf-8")
 ADDRESS = "http://localhost:2410"

@@ -22,6 +22,7 @@ from guestmtce.runtime.datagram import DatagramSocket, bound_socket
 from tests.peers import wire
 from tests.peers.root import COMPUTE_0, COMPUTE_1, CONTROLLER, CONTROLLER_0, free_ports
 from tests.simulation import SimulatedLoop
+from tests.unit.agent_support import HOST_0, INFO, UUID
 
 HOSTS = {
     "controller": CONTROLLER,
@@ -29,21 +30,6 @@ HOSTS = {
     "compute-0": COMPUTE_0,
     "compute-1": COMPUTE_1,
 }
-HOST_0 = "8aee436e-d564-459e-a0d8-26c447920000"
-HOST_1 = "8aee436e-d564-459e-a0d8-26c447921111"
-UUID = "8d80875b-fa73-4ccb-bce3-1cd4df104401"
-UUID_2 = "8d80875b-fa73-4ccb-bce3-1cd4df104402"
-INFO = {
-    "reporting": "enabled",
-    "heartbeating": "enabled",
-    "repair-action": "reboot",
-    "restart-to": "301",
-    "shutdown-to": "5",
-    "suspend-to": "6",
-    "resume-to": "7",
-    "vote-to": "3",
-}
-
 # A VIM's behaviour: the raw request in, the raw answer out; None never answers.
 Behaviour = Callable[[bytes], "bytes | None"]
 
@@ -343,8 +329,7 @@ class AgentRig(PeersRig):
         super().__init__(SimulatedLoop(), Ports.free())
         self._root = tempfile.TemporaryDirectory(prefix="mtce-agent-")
         (Path(self._root.name) / "etc").mkdir()
-        lines = [f"{address} {name}\n" for name, address in HOSTS.items()]
-        (Path(self._root.name) / "etc/hosts").write_text("".join(lines))
+        self.write_hosts(HOSTS)
         self.settings = AgentSettings(
             rx_port=self.ports.agent,
             vim_cmd_port=self.ports.commands,
@@ -355,6 +340,11 @@ class AgentRig(PeersRig):
             hostname="controller-0",
         )
         self.agent = self.build()
+
+    def write_hosts(self, hosts: dict[str, str]) -> None:
+        """Write the hosts file: name → address."""
+        lines = [f"{address} {name}\n" for name, address in hosts.items()]
+        (Path(self._root.name) / "etc/hosts").write_text("".join(lines))
 
     def build(self) -> GuestAgent:
         return GuestAgent(self.loop, self.settings, PlatformConf(), "controller-0", self._root.name)

@@ -18,7 +18,11 @@ HOST_1 = "8aee436e-d564-459e-a0d8-26c447921111"
 UUID = "8d80875b-fa73-4ccb-bce3-1cd4df104401"
 UUID_2 = "8d80875b-fa73-4ccb-bce3-1cd4df104402"
 
-TIMEOUTS = {
+# How an instance is, as a guestServer says it.
+INFO = {
+    "reporting": "enabled",
+    "heartbeating": "enabled",
+    "repair-action": "reboot",
     "restart-to": "301",
     "shutdown-to": "5",
     "suspend-to": "6",
@@ -89,20 +93,11 @@ class CoreRig:
         *,
         hostname: str = "compute-0",
         uuid: str = UUID,
-        reporting: str = "enabled",
-        heartbeating: str = "enabled",
         action: str = "reboot",
         **members: Any,
     ) -> None:
         """An event with instance information."""
-        self.event(
-            command,
-            hostname,
-            uuid=uuid,
-            reporting=reporting,
-            heartbeating=heartbeating,
-            **{"repair-action": action, **TIMEOUTS, **members},
-        )
+        self.event(command, hostname, uuid=uuid, **{**INFO, "repair-action": action, **members})
 
     def running(self, **members: Any) -> None:
         self.info(Command.HEARTBEAT_RUNNING, **members)

@@ -16,7 +16,7 @@ from guestmtce.core.agent.vim_queue import Ended
 from guestmtce.core.shared import mtc_message
 from guestmtce.core.shared.errors import PeerError, ProtocolError, Unneeded
 from guestmtce.core.shared.vocabulary import Command, CorrectiveAction
-from tests.unit.agent_support import HOST_0, HOST_1, TIMEOUTS, UUID, UUID_2, CoreRig
+from tests.unit.agent_support import HOST_0, HOST_1, INFO, UUID, UUID_2, CoreRig
 
 INSTANCE = f"/v1/instances/{UUID}"
 SERVICE = (UUID, Kind.SERVICE, None)
@@ -49,13 +49,7 @@ def refused(rig: CoreRig, reason: str, command: Command, **members: object) -> N
 
 
 def info(**changed: str) -> dict[str, str]:
-    return {
-        "reporting": "enabled",
-        "heartbeating": "enabled",
-        "repair-action": "reboot",
-        **TIMEOUTS,
-        **changed,
-    }
+    return {**INFO, **changed}
 
 
 def test_running_updates_and_is_told(rig):
@@ -134,6 +128,13 @@ def test_at_most_one_ill_health_in_10_s_and_action(ready):
     assert len(ready.deliver()) == 1
 
 
+def test_an_unhealthy_alarm_is_told_within_70_s(ready):
+    ready.info(Command.HEARTBEAT_ILLHEALTH)
+    ready.deliver(Ended.NOT_DELIVERED)
+    ready.now += 69.9
+    assert [kind for _, kind, _ in ready.deliver()] == [Kind.SERVICE, Kind.ALARM]
+
+
 def test_an_unhealthy_alarm_is_dropped_after_70_s(ready):
     """Decision 12."""
     ready.info(Command.HEARTBEAT_ILLHEALTH)
@@ -209,14 +210,14 @@ def test_a_missing_or_odd_member_changes_nothing(ready, key, value):
     assert ready.deliver() == []
 
 
-def answer_vote(rig: CoreRig, **changed: object) -> None:
+def answer_vote(rig: CoreRig, *, hostname: str = "compute-0", **changed: object) -> None:
     members = {
         "notification_type": "revocable",
         "event-type": "pause",
         "vote": "reject",
         "reason": "busy",
     }
-    rig.event(Command.VOTE_NOTIFY, **{**members, **changed})
+    rig.event(Command.VOTE_NOTIFY, hostname, **{**members, **changed})
 
 
 def ask(rig: CoreRig, action: str = "pause", verb: str = "vote") -> None:
@@ -284,6 +285,17 @@ def test_a_second_vote_supersedes_the_first(ready):
         answer_vote(ready)
     answer_vote(ready, **{"event-type": "stop"})
     assert len(ready.deliver()) == 1
+
+
+def test_the_new_host_does_not_answer_the_vote_that_the_old_one_was_asked(ready):
+    ready.add_host("compute-1", HOST_1)
+    ask(ready)
+    body = {"uuid": UUID, "hostname": "compute-1", "services": ["heartbeat"]}
+    assert ready.vim("POST", INSTANCE, json.dumps(body).encode())[0] == 200
+    ready.deliver()
+    with pytest.raises(Unneeded, match="no_vote"):
+        answer_vote(ready, hostname="compute-1")
+    assert ready.deliver() == []
 
 
 def test_ready_is_answered_with_host_and_instances(ready):

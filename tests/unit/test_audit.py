@@ -73,6 +73,17 @@ def test_three_unanswered_audits_are_warned_of_once_and_the_end_of_it_too(ready)
     assert audit(ready) == QUERY
 
 
+def test_a_host_that_lost_its_last_instance_is_not_taken_for_silent(ready):
+    """It is not queried any more: what it left unanswered before is not counted again."""
+    audit(ready, answers=False)
+    ready.vim("DELETE", f"/v1/instances/{UUID}")
+    for _ in range(5):
+        ready.now += PERIOD_SECS
+        ready.audit()
+    assert [call for call in ready.sent() if call[0] == "warning"] == []
+    assert ready.host().unanswered_audits == 1
+
+
 def test_an_instance_absent_from_two_answered_audits_is_mended(ready):
     """Decision 10: heartbeating false, `service` event, ADD_INST again."""
     second = "8d80875b-fa73-4ccb-bce3-1cd4df104402"

@@ -8,16 +8,10 @@ import time
 
 import pytest
 
+from guestmtce.runtime.datagram import bound_socket
 from tests.peers import wire
-from tests.unit.agent_rig import (
-    HOST_0,
-    HOST_1,
-    INFO,
-    UUID,
-    UUID_2,
-    AgentRig,
-    vim_answer,
-)
+from tests.unit.agent_rig import COMPUTE_0, HOSTS, AgentRig, vim_answer
+from tests.unit.agent_support import HOST_0, HOST_1, INFO, UUID, UUID_2
 
 
 @pytest.fixture
@@ -301,8 +295,9 @@ def test_what_was_delivered_is_never_repeated_whatever_came_back(rig, answer):
     assert rig.loop.errors == 0
 
 
-def test_a_service_is_repeated_after_a_5xx_until_it_is_taken(rig):
-    rig.vim.behaviour = lambda _raw: b"HTTP/1.0 503 Busy\r\n\r\n"
+@pytest.mark.parametrize("status", [b"500 Internal Server Error", b"503 Busy"])
+def test_a_service_is_repeated_after_a_5xx_until_it_is_taken(rig, status):
+    rig.vim.behaviour = lambda _raw: b"HTTP/1.0 " + status + b"\r\n\r\n"
     rig.info("STOPPED", heartbeating="disabled")
     rig.server_says("LOSS", uuid=UUID)
     rig.advance(10)
@@ -371,6 +366,52 @@ def test_strangers_are_not_believed(rig):
     assert rig.vim.events() == []
     dropped = rig.agent.server_link.intake.dropped
     assert (dropped["stranger"], dropped["unknown_host"]) == (1, 1)
+
+
+@pytest.mark.parametrize("signature", [b"", wire.GUEST_SIGNATURE, wire.MTC_SIGNATURE[:-1]])
+def test_a_command_without_the_signature_of_mtc_agent_is_ignored(new, signature):
+    rig = new.start()
+    members = {"uuid": HOST_0, "hostname": "compute-0", "ip": "127.0.0.2"}
+    rig.mtc_sends(wire.pack("ADD_HOST", members, signature))
+    assert rig.agent.dump()["hosts"] == []
+    assert rig.agent.dump()["dropped"] == {"bad_signature": 1}
+
+
+def test_what_a_restarted_server_has_to_know_goes_out_in_bursts_of_100_each_10_ms(rig):
+    """Decision 18: all of it within 30 ms, and never more than its socket buffer takes."""
+    for number in range(250):
+        assert rig.create(f"8d80875b-fa73-4ccb-bce3-{number:012d}") == 200
+    rig.forget()
+    rig.server_says("MONITOR_READY")
+    told = [len(rig.told("MOD_INST"))]
+    for _ in range(2):
+        rig.advance(0.01)
+        told.append(len(rig.told("MOD_INST")))
+    assert told == [100, 200, 251]
+
+
+def test_hosts_are_asked_for_as_soon_as_there_is_an_address_to_ask_at(new):
+    """The hosts file is written after the agent has started."""
+    rig = new
+    rig.write_hosts({"compute-0": COMPUTE_0})
+    rig.agent = rig.build()
+    rig.start()
+    rig.advance(10)
+    assert rig.to_mtc == []
+    rig.write_hosts(HOSTS)
+    rig.advance(3.1)
+    assert len(rig.to_mtc) == 1
+    rig.advance(60)
+    assert len(rig.to_mtc) == 1, "asked once"
+
+
+def test_a_socket_on_an_address_that_is_no_longer_ours_is_closed(rig):
+    taken = ("127.0.0.1", rig.ports.agent)
+    with pytest.raises(OSError, match="in use"):
+        bound_socket(taken)
+    rig.write_hosts({**HOSTS, "controller": "127.0.0.3"})
+    rig.advance(61)
+    bound_socket(taken).close()
 
 
 def _event(name: str, hostname: str) -> bytes:
