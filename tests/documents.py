@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from guestmtce.core.agent import vim_health
 from guestmtce.core.server import connect, heartbeat, vote
 from guestmtce.core.server.machine import Row
 from guestmtce.core.shared.config import AgentSettings, ServerSettings
@@ -69,7 +70,7 @@ def _default(row: dataclasses.Field[object]) -> str:
     return f"`{row.default}`"
 
 
-def as_markdown(table: Mapping[tuple[Any, Any], Row[Any]]) -> str:
+def as_markdown(table: Mapping[tuple[Any, Any], Row[Any] | vim_health.Row]) -> str:
     """Return a state table as the documentation shows it."""
     lines = ["| state | input | next state | action |", "| --- | --- | --- | --- |"]
     for (state, event), row in table.items():
@@ -78,10 +79,22 @@ def as_markdown(table: Mapping[tuple[Any, Any], Row[Any]]) -> str:
     return "\n".join(lines)
 
 
+def timers() -> str:
+    """Return the table of which timer may run in which state."""
+    lines = ["| machine | state | timer |", "| --- | --- | --- |"]
+    for module in (connect, heartbeat, vote):
+        name = module.__name__.rpartition(".")[2]
+        for state, timer in module.TIMERS.items():
+            lines.append(f"| {name} | {state.value} | {timer.value} |")
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "heartbeat": lambda: as_markdown(heartbeat.TABLE),
     "connect": lambda: as_markdown(connect.TABLE),
     "vote": lambda: as_markdown(vote.TABLE),
+    "vim": lambda: as_markdown(vim_health.TABLE),
+    "timers": timers,
     "settings": settings,
 }
 
