@@ -11,9 +11,15 @@ guest's owner:
 
 The first line of a script's standard output travels with the answer as its reason.
 
+A challenge that is answered late gets a healthy guest rebooted, so answers come before all else.
+One thread, one loop, and nothing in it blocks: what may hang (a script, its exec, a log file) is
+done in a child that is never waited for; the log is a bounded queue that counts what it loses.
+
 Inside: `Framer` (bytes to messages), `GuestProtocol` (what to say and when; no I/O, the time is
-an argument), `Channel` (the port or, for tests, a UNIX socket), `Script` (one run of a program
-under a deadline), `GuestClient` (the loop). One thread; nothing blocks.
+an argument), `Channel` (the port or, for tests, a UNIX socket), `Child`, `Runner` and
+`Supervisor` (what runs in children, each under a deadline), `LogQueue` and its sinks,
+`HealthMonitor` (scripts to health), `GuestClient` (the loop), `check` and `self_test` (for whoever
+builds an image).
 
 CPython 3.6 or later, standard library, Linux.
 """
@@ -25,9 +31,11 @@ import configparser
 import contextlib
 import enum
 import errno
+import functools
+import hashlib
 import json
 import logging
-import logging.handlers
+import math
 import os
 import random
 import re
@@ -36,7 +44,7 @@ import selectors
 import signal
 import socket
 import stat
-import subprocess
+import struct
 import sys
 import time
 from typing import (
@@ -45,6 +53,8 @@ from typing import (
     Container,
     Deque,
     Dict,
+    Iterable,
+    Iterator,
     List,
     NamedTuple,
     Optional,
@@ -57,6 +67,8 @@ DEFAULT_CONFIG = "/etc/guest-client/guest-client.conf"
 CONFIG_SECTION = "guest-client"
 SYSLOG_SOCKET = "/dev/log"
 LOG_WITHOUT_SYSLOG = "/var/log/guest-client.log"
+LOG_FORMAT = "guest-client[%(process)d]: %(levelname)s: %(message)s"
+STDERR_FILENO = 2
 
 PROTOCOL_VERSION = 3
 PROTOCOL_REVISION = 1
@@ -104,10 +116,48 @@ COMPLAINT_KINDS = 100
 COMPLAINT_EVERY = 100
 
 RETRY_SECS = 1.0
+# How often an absent port is looked for where inotify cannot tell of it.
+ABSENT_BLIND_SECS = 10.0
 FLUSH_AT_EXIT_SECS = 1.0
+# How long a start waits for the client that has the port to say who it is.
+CLAIM_SECS = 2.0
+# So many turns in a row in which something failed, and the client ends, to be started again.
+FAILURES_TO_END = 100
 OUTPUT_LIMIT = 65536
 READ_BYTES = 65536
 SCRIPT_OUTPUT_LIMIT = 4096
+# Lines of a script's standard error that are logged; the same text again is not.
+SCRIPT_COMPLAINT_LINES = 5
+# What was killed is gone in no time, or hangs; how often to look.
+LOOK_FOR_KILLED_SECS = 0.1
+EX_UNKNOWN = 255
+
+# The bound of the log: lines that may wait, and bytes of each.
+LOG_LINES = 256
+LOG_LINE_BYTES = 2000
+# When to try a sink again that takes nothing just now, and one that failed; and how long a file
+# may take for a batch of lines.
+LOG_WAIT_SECS = 1.0
+LOG_RETRY_SECS = 5.0
+LOG_FILE_SECS = 5.0
+SYSLOG_DAEMON = 3 << 3
+SYSLOG_SEVERITIES = {
+    logging.DEBUG: 7,
+    logging.INFO: 6,
+    logging.WARNING: 4,
+    logging.ERROR: 3,
+    logging.CRITICAL: 2,
+}
+
+SELF_TEST_CHALLENGES = 6
+SELF_TEST_INTERVAL_MS = 400
+SELF_TEST_WAIT_SECS = 5.0
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+WATCHED_SIGNALS = (*STOP_SIGNALS, signal.SIGCHLD)
+# struct ucred of unix(7): pid, uid, gid; and the room for a name in a UNIX address.
+UCRED = struct.Struct("iII")
+SOCKET_NAME_LIMIT = 107
 
 log = logging.getLogger("guest-client")
 
@@ -260,15 +310,14 @@ def one_of(*words: str) -> Callable[[str], str]:
 
 def absolute_path(text: str) -> str:
     """Make a path independent of the working directory; empty stays empty."""
+    try:
+        usable = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        # An old Python under LANG=C; a newer one takes UTF-8 all the same.
+        raise ValueError("expected a path of this locale's characters; try LC_ALL=C.UTF-8")
     return os.path.abspath(text) if text else ""
-
-
-def program(text: str) -> str:
-    """Accept the path of something that can be executed, or nothing."""
-    path = absolute_path(text)
-    if path and not (os.path.isfile(path) and os.access(path, os.X_OK)):
-        raise ValueError("expected an executable file")
-    return path
 
 
 def log_target(text: str) -> str:
@@ -298,8 +347,8 @@ SETTINGS = (
     Setting("restart_secs", _secs, "time that a restart of this guest takes"),
     Setting("corrective_action", _action, "what to do to a guest that stops answering"),
     Setting("unhealthy_corrective_action", _action, "what to do to one that says it is unhealthy"),
-    Setting("event_script", program, "votes and is notified; without it: consent"),
-    Setting("health_script", program, "tells the guest's health; without it: healthy"),
+    Setting("event_script", absolute_path, "votes and is notified; without it: consent"),
+    Setting("health_script", absolute_path, "tells the guest's health; without it: healthy"),
     Setting("health_interval_ms", _ms, "time from one health check to the next"),
     Setting("health_timeout_ms", _ms, "a health check that takes longer means unhealthy"),
     Setting("log", log_target, "syslog, stderr, or the path of a file"),
@@ -422,9 +471,10 @@ class GuestProtocol:
         self._invocation_id = 0
         self._sequence = 0
         self._pending: Optional[Notification] = None
-        self._healthy = True
+        # What to ask of the host for this illness; None: healthy.
+        self._illness: Optional[str] = None
         self._health_text = ""
-        self._action_named_at: Optional[float] = None
+        self._name_action_at = -math.inf
         self._complaints: collections.Counter[str] = collections.Counter()
         self._patience = max(2 * settings.interval_ms / 1000, MIN_PATIENCE_SECS)
         self._handlers = {
@@ -467,12 +517,18 @@ class GuestProtocol:
         else:
             self._send_init(now)
 
-    def set_health(self, healthy: bool, text: str) -> None:
-        """Use this in the next answers; `text` goes along as log_msg."""
+    def set_health(self, healthy: bool, text: str, action: Optional[str] = None) -> None:
+        """Use this in the next answers; `text` goes along as log_msg.
+
+        `action` is what an illness asks of the host, if it is not the configured action. A new
+        illness, or one that asks for something else, names it again.
+        """
         text = clean_text(text, LOG_MSG_LIMIT)
-        if healthy != self._healthy:
+        illness = None if healthy else action or self._settings.unhealthy_corrective_action
+        if illness != self._illness:
+            self._illness = illness
+            self._name_action_at = -math.inf
             log.warning("the guest is %s: %s", "healthy" if healthy else "unhealthy", text)
-        self._healthy = healthy
         self._health_text = text
 
     def event_answered(self, vote: str, reason: str) -> None:
@@ -500,7 +556,7 @@ class GuestProtocol:
     def _begin(self, now: float) -> None:
         self.state = State.WAITING_ACK
         self._pending = None
-        self._action_named_at = None
+        self._name_action_at = -math.inf
         self._invocation_id = self._new_id()
         self._send_init(now)
 
@@ -536,20 +592,16 @@ class GuestProtocol:
         self._send(
             "challenge_response",
             ("heartbeat_response", challenge),
-            ("heartbeat_health", "healthy" if self._healthy else "unhealthy"),
+            ("heartbeat_health", "healthy" if self._illness is None else "unhealthy"),
             ("corrective_action", self._action_to_name(now)),
             ("log_msg", self._health_text),
         )
 
     def _action_to_name(self, now: float) -> str:
-        if self._healthy:
-            self._action_named_at = None
+        if self._illness is None or now < self._name_action_at:
             return "none"
-        named_at = self._action_named_at
-        if named_at is not None and now - named_at < NAME_ACTION_AGAIN_SECS:
-            return "none"
-        self._action_named_at = now
-        return self._settings.unhealthy_corrective_action
+        self._name_action_at = now + NAME_ACTION_AGAIN_SECS
+        return self._illness
 
     def _action_notify(self, message: Dict[str, Any], _now: float) -> None:
         notification = Notification(
@@ -586,12 +638,24 @@ class GuestProtocol:
         self._complaints[text] += 1
 
 
+class NotAPortError(OSError):
+    """A path that leads to something that is no port, and never will be one."""
+
+
 def open_device(path: str) -> int:
     """Open the virtio-serial port, which one process at a time may have. Raises OSError."""
     fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    if not stat.S_ISCHR(os.fstat(fd).st_mode):
+    try:
+        if not stat.S_ISCHR(os.fstat(fd).st_mode):
+            raise NotAPortError(errno.ENODEV, "is not a device")
+        with select.epoll() as poll:
+            poll.register(fd, 0)
+    except PermissionError:
         os.close(fd)
-        raise OSError(errno.ENODEV, "is not a device")
+        raise NotAPortError(errno.ENODEV, "is not a device that one can wait for") from None
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 
@@ -611,12 +675,112 @@ def hung_up(fd: int) -> bool:
     return any(events & gone for _, events in poller.poll(0))
 
 
+def how_to_add(path: str) -> str:
+    """Say what a virtual machine without the port at `path` needs."""
+    name = os.path.basename(path)
+    if os.path.dirname(path) != "/dev/virtio-ports":
+        return ""
+    return (
+        "Add a virtio-serial port of that name to the VM: in libvirt, a <channel type='unix'> with "
+        "<target type='virtio' name='{0}'/>; for QEMU, -device virtio-serial -device "
+        "virtserialport,chardev=ID,name={0}".format(name)
+    )
+
+
+def who_has(path: str) -> str:
+    """Return "; NAME (pid N) has it open" of the first other process that has; or nothing."""
+    path = os.path.realpath(path)
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        directory = "/proc/{}/".format(pid)
+        # Other users' processes, and those that end meanwhile, cannot be looked into.
+        with contextlib.suppress(OSError):
+            for name in os.listdir(directory + "fd"):
+                if os.readlink(directory + "fd/" + name) == path and int(pid) != os.getpid():
+                    with open(directory + "comm", encoding="utf-8", errors="replace") as file:
+                        return "; {} (pid {}) has it open".format(file.read().strip(), pid)
+    return ""
+
+
+class PathWatch:
+    """Waits by inotify(7) until something happens where a path is to appear.
+
+    Watches the nearest directory on the way to it that exists. Without ctypes or inotify it is
+    `blind`, and the caller has to look for itself.
+    """
+
+    # Created, moved in, its rights changed; the directory itself deleted, moved or unmounted.
+    MASK = 0x100 | 0x80 | 0x4 | 0x400 | 0x800 | 0x2000
+    ONLYDIR = 0x1000000
+    RECORD = struct.Struct("=iIII")
+
+    def __init__(self, selector: selectors.BaseSelector, path: str) -> None:
+        self.blind = False
+        self._selector = selector
+        self._path = path
+        self._fd = -1
+        self._awaited = b""
+
+    def start(self, on_change: Callable[[], None]) -> None:
+        """Call `on_change`, once, when the path may be there; look at it after this call."""
+        self.stop()
+        directory, awaited = os.path.split(self._path)
+        try:
+            # Rare in a guest that is set up well, so those need not pay for it.
+            import ctypes  # noqa: PLC0415
+
+            libc = ctypes.CDLL(None, use_errno=True)
+            self._fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+            add_watch = libc.inotify_add_watch
+            add_watch.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32]
+        except (ImportError, OSError, AttributeError):
+            self._fd = -1
+        if self._fd < 0:
+            self.blind = True
+            return
+        while add_watch(self._fd, os.fsencode(directory), self.MASK | self.ONLYDIR) < 0:
+            if directory == "/":
+                self.blind = True
+                self.stop()
+                return
+            directory, awaited = os.path.split(directory)
+        self.blind = False
+        self._awaited = os.fsencode(awaited)
+
+        def changed(_mask: int) -> None:
+            if self._concerns_us(os.read(self._fd, READ_BYTES)):
+                self.stop()
+                on_change()
+
+        self._selector.register(self._fd, selectors.EVENT_READ, changed)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        if self._fd >= 0:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _concerns_us(self, data: bytes) -> bool:
+        """Tell whether the records are about the awaited name, or the directory itself."""
+        position = 0
+        while position < len(data):
+            _watch, _mask, _cookie, length = self.RECORD.unpack_from(data, position)
+            position += self.RECORD.size
+            name = data[position : position + length].rstrip(b"\0")
+            position += length
+            if name in (b"", self._awaited):
+                return True
+        return False
+
+
 class Channel:
     """The way to the host: opened, and opened again, without ever spinning.
 
-    A virtio-serial port outlives the host's end of it: reading then gives end of file and
-    polling POLLHUP, for ever. So it stays open, unwatched, and is looked at each RETRY_SECS
-    until the host is back. Anything else that ends is closed and opened again.
+    A port that is absent is waited for by inotify. A virtio-serial port outlives the host's end
+    of it: reading then gives end of file and polling POLLHUP, for ever. So it stays open,
+    unwatched, and is looked at each RETRY_SECS until the host is back. Anything else that ends is
+    closed and opened again.
     """
 
     def __init__(
@@ -636,6 +800,7 @@ class Channel:
         self._on_up = on_up
         self._on_down = on_down
         self._on_message = on_message
+        self._watch = PathWatch(selector, path)
         self._fd = -1
         self._up = False
         self._framer = Framer()
@@ -657,10 +822,10 @@ class Channel:
         self.deadline = now + RETRY_SECS
         if self._fd >= 0 and not self._is_still_the_port():
             self._close_fd()
-        if self._fd < 0 and not self._open():
+        if self._fd < 0 and not self._open(now):
             return
         if hung_up(self._fd):
-            self._problem("the host is not connected")
+            self._problem("the host is not connected; looking each {:g} s".format(RETRY_SECS))
             return
         self._selector.register(self._fd, selectors.EVENT_READ, self._ready)
         self.deadline = None
@@ -687,16 +852,36 @@ class Channel:
     def close(self) -> None:
         """Close for good."""
         self.deadline = None
+        self._watch.stop()
         self._lose_host()
         self._close_fd()
 
-    def _open(self) -> bool:
+    def _open(self, now: float) -> bool:
+        # Before the attempt, so that what appears meanwhile is noticed.
+        self._watch.start(self._appeared)
         try:
             self._fd = self._opener(self._path)
-        except OSError as error:
-            self._problem(error.strerror or str(error))
+        except (FileNotFoundError, NotADirectoryError):
+            self._absent(now)
             return False
+        except OSError as error:
+            self._watch.stop()
+            text = "{}; trying each {:g} s".format(describe(error), RETRY_SECS)
+            self._problem(text + who_has(self._path) if error.errno == errno.EBUSY else text)
+            return False
+        self._watch.stop()
         return True
+
+    def _absent(self, now: float) -> None:
+        # A link that leads nowhere yet: nothing tells when its target appears.
+        blind = self._watch.blind or os.path.islink(self._path)
+        self.deadline = now + ABSENT_BLIND_SECS if blind else None
+        self._problem(
+            "No such file or directory; waiting until it appears. " + how_to_add(self._path)
+        )
+
+    def _appeared(self) -> None:
+        self.deadline = time.monotonic()
 
     def _is_still_the_port(self) -> bool:
         """Tell whether our descriptor is what the path names: never so for a socket."""
@@ -717,7 +902,7 @@ class Channel:
         except BlockingIOError:
             return
         except OSError as error:
-            self._went_down(error.strerror or str(error))
+            self._went_down(describe(error))
             return
         if not data:
             self._went_down("closed by the host")
@@ -736,7 +921,7 @@ class Channel:
             except BlockingIOError:
                 break
             except OSError as error:
-                self._went_down(error.strerror or str(error))
+                self._went_down(describe(error))
                 return
             self._output_size -= sent
             self._partly_sent = sent < len(message)
@@ -774,15 +959,15 @@ class Channel:
     def _problem(self, why: str) -> None:
         """Log why the host cannot be reached, once per reason."""
         if why != self._last_problem:
-            log.warning("%s: %s; trying each %g s", self._path, why, RETRY_SECS)
+            log.warning("%s: %s", self._path, why)
         self._last_problem = why
 
 
 class Outcome(NamedTuple):
-    """How a script ended.
+    """How the work of a child ended.
 
     `status` is its exit status (negative: killed by that signal), or None when it could not be
-    started or was too slow, which `problem` then tells. `line` is the first line it printed.
+    begun or was too slow, which `problem` then tells. `line` is the first line that it printed.
     """
 
     status: Optional[int]
@@ -791,127 +976,308 @@ class Outcome(NamedTuple):
     timed_out: bool
 
 
-class Script:
-    """Runs a program, one run at a time, each under a deadline, without waiting for it.
+def describe(error: OSError) -> str:
+    """Return what the system says of an error, without the path."""
+    return error.strerror or str(error)
 
-    A run that is superseded or too slow is killed with its whole process group.
+
+class Pipe:
+    """What a child prints: read as it comes, so that the child never waits; its beginning kept."""
+
+    def __init__(self, selector: selectors.BaseSelector, descriptor: int) -> None:
+        self.text = b""
+        self._selector = selector
+        self._descriptor = descriptor
+        os.set_blocking(descriptor, False)
+        selector.register(descriptor, selectors.EVENT_READ, self.read)
+        self._watched = True
+
+    def read(self, _mask: int = 0) -> None:
+        """Take what is there; at its end, look at it no more."""
+        try:
+            data = os.read(self._descriptor, READ_BYTES)
+        except BlockingIOError:
+            return
+        self.text = (self.text + data)[:SCRIPT_OUTPUT_LIMIT]
+        if not data:
+            self._unwatch()
+
+    def close(self) -> None:
+        """Close it."""
+        self._unwatch()
+        os.close(self._descriptor)
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._selector.unregister(self._descriptor)
+            self._watched = False
+
+
+class Child:
+    """A forked process that does `work()`: runs a script, writes to a file, looks at a path.
+
+    All that may hang is done in one, the exec of a script included: it may lie on a file system
+    that is gone. (`subprocess.Popen` waits for the exec; this waits for nothing.) `work` returns,
+    raises OSError, or becomes another program. Raises OSError when there can be no child.
     """
 
-    def __init__(self, selector: selectors.BaseSelector) -> None:
+    def __init__(self, work: Callable[[], None], selector: selectors.BaseSelector) -> None:
+        pipes: List[Tuple[int, int]] = []
+        # No signal meanwhile: the child would tell this process of one that was meant for it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED_SIGNALS)
+        try:
+            for _ in range(3):
+                pipes.append(os.pipe())
+            self.pid = os.fork()
+            if self.pid == 0:
+                _be_child(work, *(writer for _, writer in pipes))
+        except OSError:
+            for reader, _ in pipes:
+                os.close(reader)
+            raise
+        finally:
+            for _, writer in pipes:
+                os.close(writer)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self.output, self.errors, self._report = (Pipe(selector, reader) for reader, _ in pipes)
+
+    def poll(self) -> Optional[int]:
+        """Return the exit status (negative: killed by that signal), None while it lives."""
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            return EX_UNKNOWN
+        if pid == 0:
+            return None
+        return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+    def problem(self) -> str:
+        """Return why its work could not be done, of one that has ended; nothing if it was."""
+        # A background child of a script may keep the pipes open: their end is not waited for.
+        for pipe in (self.output, self.errors, self._report):
+            pipe.read()
+        return self._report.text.decode("utf-8", "replace")
+
+    def kill(self) -> None:
+        """Kill it and its whole process group; what they print is nobody's concern any more."""
+        self.close()
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            # Just forked: it has no group of its own yet.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Close the pipes."""
+        for pipe in (self.output, self.errors, self._report):
+            pipe.close()
+
+
+def _be_child(work: Callable[[], None], output: int, errors: int, report: int) -> None:
+    """Do `work` in the process just forked, and end it."""
+    status = EX_UNKNOWN
+    try:
+        # A session of its own: its process group dies with it, and the terminal's ^C spares it.
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        # Python ignores the last two; a script expects them as they are everywhere.
+        for number in (*WATCHED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(output, 1)
+        os.dup2(errors, 2)
+        # What an exec would close, now: even one that hangs must keep neither the port nor the
+        # claim to it from the next client.
+        for descriptor in map(int, os.listdir("/proc/self/fd")):
+            with contextlib.suppress(OSError):
+                if descriptor != report and not os.get_inheritable(descriptor):
+                    os.close(descriptor)
+        work()
+        status = 0
+    except OSError as error:
+        os.write(report, describe(error).encode("utf-8", "replace"))
+    finally:
+        os._exit(status)
+
+
+def run_program(argv: Sequence[str]) -> Callable[[], None]:
+    """Return the work of becoming that program."""
+    return lambda: os.execv(argv[0], list(argv))  # noqa: S606 - the owner named the program
+
+
+def group_lives(group: int) -> bool:
+    """Tell whether the process group has a member that has not ended."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open("/proc/{}/stat".format(name), "rb") as file:
+            state, _parent, its_group = file.read().rpartition(b")")[2].split()[:3]
+            # A zombie has ended: that nobody asks for its status is not the script's doing.
+            if int(its_group) == group and state not in (b"Z", b"X"):
+                return True
+    return False
+
+
+class Run(NamedTuple):
+    """A piece of work that a Runner was given."""
+
+    work: Callable[[], None]
+    timeout: float
+    deadline: float
+    on_done: Callable[[Outcome], None]
+
+
+class Runner:
+    """Does one thing at a time in a child, each under a deadline, without waiting for it.
+
+    What is superseded or too slow is killed with its process group. While something of it lives
+    on all the same (it hangs in the kernel), nothing is begun: the next run waits for its end,
+    and has had no answer when its own time is over first. `name` is what log and host are told.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector, name: str) -> None:
         self.deadline: Optional[float] = None
+        self.name = name
         self._selector = selector
-        self._process: Optional[subprocess.Popen[bytes]] = None
-        self._killed: List[subprocess.Popen[bytes]] = []
-        self._output = b""
-        self._timeout = 0.0
-        self._watching = False
-        self._on_done: Callable[[Outcome], None] = _nobody
+        self._run: Optional[Run] = None
+        self._child: Optional[Child] = None
+        self._killed: Optional[Child] = None
+        self._killed_group = 0
+        self._complaint = b""
 
     @property
     def running(self) -> bool:
         """True while a run has not ended."""
-        return self._process is not None
+        return self._run is not None
 
     def start(
-        self, argv: Sequence[str], timeout: float, on_done: Callable[[Outcome], None]
+        self, work: Callable[[], None], timeout: float, on_done: Callable[[Outcome], None]
     ) -> None:
-        """Run `argv` for at most `timeout` seconds, then call `on_done`.
+        """Have `work()` done in at most `timeout` seconds, then call `on_done`.
 
         A run still going is killed, and its `on_done` is not called.
         """
         self.kill()
-        try:
-            # A session of its own: its process group dies with it, and the terminal's ^C spares it.
-            process = subprocess.Popen(  # noqa: S603 - the guest's owner named the program
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                start_new_session=True,
-            )
-        except OSError as error:
-            log.error("cannot run %s: %s", argv[0], error.strerror)
-            on_done(Outcome(None, "", "cannot run the script: {}".format(error.strerror), False))
-            return
-        self._process = process
-        self._output = b""
-        self._timeout = timeout
-        self._on_done = on_done
-        self.deadline = time.monotonic() + timeout
-        os.set_blocking(self._pipe(), False)
-        self._selector.register(self._pipe(), selectors.EVENT_READ, self._readable)
-        self._watching = True
+        self._run = Run(work, timeout, time.monotonic() + timeout, on_done)
+        self._begin()
 
     def kill(self) -> None:
         """End a run that is going; nobody hears of it."""
-        process = self._process
-        if process is None:
+        child, self._child = self._child, None
+        self._run = None
+        self.deadline = None
+        if child is not None:
+            child.kill()
+            self._killed = child
+            self._killed_group = child.pid
+
+    def reap(self) -> None:
+        """Collect what has exited (call it upon SIGCHLD), and begin what waited for that."""
+        if self._killed is not None and self._killed.poll() is not None:
+            self._killed = None
+        if self._child is None:
+            self._begin()
             return
-        self._forget()
-        with contextlib.suppress(ProcessLookupError):
-            # Not reaped yet, so the number is still this process's.
-            os.killpg(process.pid, signal.SIGKILL)
-        self._killed.append(process)
+        status = self._child.poll()
+        if status is not None:
+            self._ended(self._child, status)
+
+    def tick(self, now: float) -> None:
+        """Begin what waited, or kill a run that is over its time and report it."""
+        if self.deadline is None or now < self.deadline:
+            return
+        self.reap()
+        run = self._run
+        if run is None or now < run.deadline:
+            return
+        problem = "no answer from {} in {:g} s".format(self.name, run.timeout)
+        line = ""
+        if self._child is not None:
+            line = _first_line(self._child.output.text)
+        elif self._killed_group:
+            problem += ": process {} of an earlier run cannot be killed".format(self._killed_group)
+        self.kill()
+        run.on_done(Outcome(None, line, problem, True))
+
+    def _begin(self) -> None:
+        """Begin the run that waits, if nothing that was killed is still alive."""
+        run = self._run
+        if run is None:
+            return
+        if self._killed is not None or (self._killed_group and group_lives(self._killed_group)):
+            self.deadline = min(run.deadline, time.monotonic() + LOOK_FOR_KILLED_SECS)
+            return
+        self._killed_group = 0
+        self.deadline = run.deadline
+        try:
+            self._child = Child(run.work, self._selector)
+        except OSError as error:
+            self._finish(Outcome(None, "", describe(error), False))
+
+    def _ended(self, child: Child, status: int) -> None:
+        problem = child.problem()
+        line, complaint = _first_line(child.output.text), child.errors.text
+        child.close()
+        self._child = None
+        if complaint != self._complaint:
+            self._complaint = complaint
+            for text in complaint.decode("utf-8", "replace").splitlines()[:SCRIPT_COMPLAINT_LINES]:
+                log.warning("%s complains: %s", self.name, text)
+        self._finish(Outcome(None if problem else status, line, problem, False))
+
+    def _finish(self, outcome: Outcome) -> None:
+        run, self._run = self._run, None
+        self.deadline = None
+        if run is not None:
+            run.on_done(outcome)
+
+
+def _first_line(printed: bytes) -> str:
+    return printed.split(b"\n", 1)[0].decode("utf-8", "replace").strip()
+
+
+class Supervisor:
+    """All runners of the client: the one place that knows of children."""
+
+    def __init__(self, selector: selectors.BaseSelector) -> None:
+        self._selector = selector
+        self._runners: List[Runner] = []
+
+    @property
+    def deadline(self) -> Optional[float]:
+        """When `tick` must be called next, or None."""
+        return earliest(runner.deadline for runner in self._runners)
+
+    def runner(self, name: str) -> Runner:
+        """Return a new runner; `name` says in words what it runs."""
+        self._runners.append(Runner(self._selector, name))
+        return self._runners[-1]
 
     def reap(self) -> None:
         """Collect what has exited (call it upon SIGCHLD)."""
-        self._killed = [process for process in self._killed if process.poll() is None]
-        process = self._process
-        if process is None:
-            return
-        status = process.poll()
-        if status is None:
-            return
-        # A background child may keep the pipe open, so its end of file is not waited for.
-        self._read()
-        on_done, line = self._on_done, self._first_line()
-        self._forget()
-        on_done(Outcome(status, line, "", False))
+        for runner in self._runners:
+            runner.reap()
 
     def tick(self, now: float) -> None:
-        """Kill a run that is over its time, and report it."""
-        if self.deadline is None or now < self.deadline:
-            return
-        on_done, line, timeout = self._on_done, self._first_line(), self._timeout
-        self.kill()
-        problem = "no answer from the script in {:g} s".format(timeout)
-        on_done(Outcome(None, line, problem, True))
+        """Do what is due."""
+        for runner in self._runners:
+            runner.tick(now)
 
-    def _pipe(self) -> int:
-        assert self._process is not None and self._process.stdout is not None  # noqa: PT018, S101
-        return self._process.stdout.fileno()
-
-    def _readable(self, _mask: int) -> None:
-        if self._process is not None and not self._read():
-            self._unwatch()
-
-    def _read(self) -> bool:
-        """Take what the script printed, keeping its beginning; False at its end."""
-        try:
-            data = os.read(self._pipe(), READ_BYTES)
-        except BlockingIOError:
-            return True
-        self._output = (self._output + data)[:SCRIPT_OUTPUT_LIMIT]
-        return bool(data)
-
-    def _first_line(self) -> str:
-        return self._output.split(b"\n", 1)[0].decode("utf-8", "replace").strip()
-
-    def _unwatch(self) -> None:
-        if self._watching:
-            self._selector.unregister(self._pipe())
-            self._watching = False
-
-    def _forget(self) -> None:
-        self._unwatch()
-        if self._process is not None and self._process.stdout is not None:
-            self._process.stdout.close()
-        self._process = None
-        self.deadline = None
-        self._on_done = _nobody
+    def kill(self) -> None:
+        """End whatever runs."""
+        for runner in self._runners:
+            runner.kill()
 
 
-def _nobody(_outcome: Outcome) -> None:
-    """Stand in for the listener of a script that does not run."""
+def earliest(times: Iterable[Optional[float]]) -> Optional[float]:
+    """Return the earliest of some times, of which None never comes."""
+    return min((when for when in times if when is not None), default=None)
 
 
 def vote_of(outcome: Outcome, notification: Notification) -> Tuple[str, str]:
@@ -937,28 +1303,455 @@ def how_it_ended(status: int) -> str:
     return "ended with status {}".format(status)
 
 
+class LogLine(NamedTuple):
+    """A line of the log: its severity (of `logging`), when it was written, its text."""
+
+    level: int
+    created: float
+    text: str
+
+    def timed(self) -> bytes:
+        """Return it as it stands in a file: with its time, and a newline."""
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.created))
+        return "{} {}\n".format(when, self.text).encode("utf-8", "replace")
+
+
+class Sink(abc.ABC):
+    """Somewhere that log lines can go. `name` is for messages."""
+
+    name = ""
+
+    @abc.abstractmethod
+    def write(self, lines: Sequence[LogLine], done: Callable[[int, str], None]) -> None:
+        """Write as many of `lines` as goes without waiting.
+
+        Then, now or later, call `done(how many were written, why not the next one)`; the reason
+        is empty when the next one only has to wait. Never blocks, never raises.
+        """
+
+
+class PromptSink(Sink):
+    """A sink that can tell at once whether it takes a line."""
+
+    def write(self, lines: Sequence[LogLine], done: Callable[[int, str], None]) -> None:
+        """See Sink."""
+        count = 0
+        try:
+            while count < len(lines) and self.take(lines[count]):
+                count += 1
+        except OSError as error:
+            done(count, describe(error))
+        else:
+            done(count, "")
+
+    @abc.abstractmethod
+    def take(self, line: LogLine) -> bool:
+        """Write one line; return False if it must wait. Raises OSError. Never blocks."""
+
+
+class SyslogSink(PromptSink):
+    """The syslog socket, facility daemon."""
+
+    name = "syslog"
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._socket: Optional[socket.socket] = None
+        self._end = b""
+
+    def take(self, line: LogLine) -> bool:
+        """See PromptSink."""
+        if self._socket is not None:
+            try:
+                return self._send(self._socket, line)
+            except OSError:
+                # A syslogd that was restarted has a new socket at the same path.
+                self._close()
+        return self._send(self._connect(), line)
+
+    def _send(self, connection: socket.socket, line: LogLine) -> bool:
+        priority = SYSLOG_DAEMON | SYSLOG_SEVERITIES.get(
+            line.level, SYSLOG_SEVERITIES[logging.INFO]
+        )
+        data = "<{}>{}".format(priority, line.text).encode("utf-8", "replace") + self._end
+        try:
+            sent = connection.send(data)
+        except BlockingIOError:
+            return False
+        if sent < len(data):
+            # Half a record on a stream: the other half can only be lost with the connection.
+            self._close()
+        return sent == len(data)
+
+    def _connect(self) -> socket.socket:
+        # On a stream, a NUL ends the record.
+        for kind, self._end in ((socket.SOCK_DGRAM, b""), (socket.SOCK_STREAM, b"\0")):
+            self._close()
+            self._socket = connection = socket.socket(socket.AF_UNIX, kind)
+            # Before it connects: a full queue must not be waited for.
+            connection.setblocking(False)
+            problem = connection.connect_ex(self._path)
+            if problem == 0:
+                return connection
+            if problem != errno.EPROTOTYPE:
+                break
+        self._close()
+        raise OSError(problem, os.strerror(problem))
+
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+class StderrSink(PromptSink):
+    """Standard error where it is a pipe, a socket or a terminal, which nobody may be reading."""
+
+    name = "stderr"
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._socket: Optional[socket.socket] = None
+        self._fd = STDERR_FILENO
+        self._poll = select.poll()
+        self._poll.register(STDERR_FILENO, select.POLLOUT)
+        if stat.S_ISSOCK(os.fstat(STDERR_FILENO).st_mode):
+            self._socket = socket.socket(fileno=os.dup(STDERR_FILENO))
+            return
+        # Opened anew: not to block on the first one would be a change for all who have it. Where
+        # that is not allowed, poll tells whether a write would block, but for a race with them.
+        with contextlib.suppress(OSError):
+            self._fd = os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+
+    def take(self, line: LogLine) -> bool:
+        """See PromptSink."""
+        try:
+            if self._rest:
+                self._rest = self._rest[self._write(self._rest) :]
+            if self._rest:
+                return False
+            data = line.timed()
+            self._rest = data[self._write(data) :]
+        except BlockingIOError:
+            return False
+        return True
+
+    def _write(self, data: bytes) -> int:
+        if self._socket is not None:
+            return self._socket.send(data, socket.MSG_DONTWAIT)
+        ready = self._poll.poll(0)
+        return os.write(self._fd, data) if ready and ready[0][1] & ~select.POLLIN else 0
+
+
+class FileSink(Sink):
+    """A file, appended to in a child: a full disk is an error, but a frozen one hangs.
+
+    It is opened for each batch of lines, so it can be rotated at any time.
+    """
+
+    def __init__(self, name: str, open_file: Callable[[], int], runner: Runner) -> None:
+        self.name = name
+        self._open_file = open_file
+        self._runner = runner
+
+    def write(self, lines: Sequence[LogLine], done: Callable[[int, str], None]) -> None:
+        """See Sink."""
+        data = b"".join(line.timed() for line in lines)
+
+        def append() -> None:
+            descriptor, rest = self._open_file(), data
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+
+        def ended(outcome: Outcome) -> None:
+            done(0 if outcome.problem else len(lines), outcome.problem)
+
+        self._runner.start(append, LOG_FILE_SECS, ended)
+
+
+class Route:
+    """A sink, and what is known of it: why it failed last, and when to try it again."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self.problem = ""
+        self.retry_at = -math.inf
+
+
+class LogQueue(logging.Handler):
+    """One bounded queue between the program and wherever its log goes. Never blocks or raises.
+
+    Lines go to the first sink that does not fail, so a full disk is told to syslog; the first one
+    is tried again and again. What does not fit the queue while a sink is stuck is counted, and
+    one line says how many were lost. Before `open`, lines only wait.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deadline: Optional[float] = None
+        self._lines: Deque[LogLine] = collections.deque()
+        self._lost = 0
+        self._routes: List[Route] = []
+        self._busy = False
+        self.setFormatter(logging.Formatter(LOG_FORMAT))
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing waits to be written."""
+        return not self._lines and not self._busy
+
+    def open(self, sinks: Iterable[Sink]) -> None:
+        """Write to the first of `sinks` that works, from now on."""
+        self._routes = [Route(sink) for sink in sinks]
+        self.move()
+
+    def take_all(self) -> List[LogLine]:
+        """Return the lines that wait, for the caller to write, and forget them."""
+        lines = list(self._lines)
+        self._lines.clear()
+        return lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue the record as one line."""
+        try:
+            text = self.format(record)
+        except (TypeError, ValueError):
+            # A mistake in the log call must not lose what it wanted to say.
+            text = "{} {!r}".format(record.msg, record.args)
+        if len(self._lines) >= LOG_LINES:
+            self._lost += 1
+            return
+        text = clean_text(" | ".join(text.splitlines()), LOG_LINE_BYTES)
+        self._lines.append(LogLine(record.levelno, record.created, text))
+        self.move()
+
+    def tick(self, now: float) -> None:
+        """Try again, if that is due."""
+        if self.deadline is not None and now >= self.deadline:
+            self.move()
+
+    def move(self) -> None:
+        """Hand what waits to the first sink that is not known to fail."""
+        self.deadline = None
+        if self._busy or not self._lines or not self._routes:
+            return
+        now = time.monotonic()
+        for route in self._routes:
+            if route.retry_at <= now:
+                self._busy = True
+                route.sink.write(list(self._lines), functools.partial(self._written, route))
+                return
+        self.deadline = min(route.retry_at for route in self._routes)
+
+    def _written(self, route: Route, count: int, problem: str) -> None:
+        self._busy = False
+        for _ in range(count):
+            self._lines.popleft()
+        if problem:
+            route.retry_at = time.monotonic() + LOG_RETRY_SECS
+        if problem and problem != route.problem:
+            self._say(logging.ERROR, "cannot log to {}: {}".format(route.sink.name, problem))
+        if count and not problem and route.problem:
+            self._say(logging.WARNING, "logging to {} again".format(route.sink.name))
+        if problem or count:
+            route.problem = problem
+        if count and self._lost:
+            lost, self._lost = self._lost, 0
+            self._say(logging.WARNING, "{} lines of this log were lost here".format(lost))
+        if problem or count:
+            self.move()
+        elif self._lines:
+            self.deadline = time.monotonic() + LOG_WAIT_SECS
+
+    def _say(self, level: int, text: str) -> None:
+        """Queue a line about the log itself."""
+        record = logging.LogRecord(log.name, level, __file__, 0, text, None, None)
+        self._lines.append(LogLine(level, record.created, self.format(record)))
+
+
+def open_log(path: str) -> int:
+    """Open a log file to append to it. Raises OSError."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK
+    return os.open(path, flags, 0o640)
+
+
+def log_sinks(target: str, supervisor: Supervisor) -> List[Sink]:
+    """Return where the log goes: to `target`, and where else when that fails."""
+    runner = supervisor.runner("the log file")
+    syslog = SyslogSink(SYSLOG_SOCKET)
+    kind = os.fstat(STDERR_FILENO).st_mode
+    stderr: List[Sink] = []
+    if stat.S_ISREG(kind):
+        # The children that write to it inherit it; scripts do too, which does no harm.
+        descriptor = os.dup(STDERR_FILENO)
+        os.set_inheritable(descriptor, True)
+        stderr = [FileSink("stderr", lambda: descriptor, runner)]
+    elif not stat.S_ISCHR(kind) or os.isatty(STDERR_FILENO):
+        # What is neither is /dev/null: nothing would ever fail there, nor be read.
+        stderr = [StderrSink()]
+    if target == "stderr":
+        return [*stderr, syslog]
+    path = LOG_WITHOUT_SYSLOG if target == "syslog" else target
+    file = FileSink(path, functools.partial(open_log, path), runner)
+    return [syslog, file, *stderr] if target == "syslog" else [file, syslog, *stderr]
+
+
+class Verdict(NamedTuple):
+    """What a check found: `action` is what to ask of the host, None for the configured one."""
+
+    healthy: bool
+    text: str
+    action: Optional[str]
+
+
+HEALTHY = Verdict(True, "", None)
+
+
+class Check:
+    """One thing that is looked at each `interval` seconds, in a child; its latest verdict."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        work: Callable[[], None],
+        settings: Settings,
+        judge: Callable[[Outcome], Verdict],
+    ) -> None:
+        self.verdict = HEALTHY
+        self._runner = runner
+        self._work = work
+        self._interval = settings.health_interval_ms / 1000
+        self._timeout = settings.health_timeout_ms / 1000
+        self._judge = judge
+        self._next = -math.inf
+
+    @property
+    def deadline(self) -> Optional[float]:
+        """When `tick` must be called next, or None while it is being looked at."""
+        return None if self._runner.running else self._next
+
+    def tick(self, now: float, on_change: Callable[[], None]) -> None:
+        """Look at it, if that is due; `on_change` is called when there is a verdict."""
+        if now < self._next or self._runner.running:
+            return
+        self._next = now + self._interval
+
+        def done(outcome: Outcome) -> None:
+            self.verdict = self._judge(outcome)
+            on_change()
+
+        self._runner.start(self._work, self._timeout, done)
+
+
+def judge_health(path: str) -> Callable[[Outcome], Verdict]:
+    """Return what makes a verdict of the end of the health script at `path`."""
+
+    def judge(outcome: Outcome) -> Verdict:
+        if outcome.status == 0:
+            return Verdict(True, outcome.line, None)
+        if outcome.timed_out:
+            return Verdict(False, outcome.problem, None)
+        if outcome.status is None:
+            return cannot_run(path, outcome.problem)
+        ended = "the health script {}".format(how_it_ended(outcome.status))
+        return Verdict(False, outcome.line or ended, None)
+
+    return judge
+
+
+def judge_runnable(path: str) -> Callable[[Outcome], Verdict]:
+    """Return what makes a verdict of `require_runnable(path)`."""
+    return lambda outcome: cannot_run(path, outcome.problem) if outcome.problem else HEALTHY
+
+
+def cannot_run(path: str, why: str) -> Verdict:
+    """Return the verdict on a script that cannot be run: a mistake, no reason to reboot."""
+    return Verdict(False, "cannot run {}: {}".format(path, why), "log")
+
+
+def require_runnable(path: str) -> None:
+    """Raise OSError if `path` is nothing that can be executed."""
+    if stat.S_ISDIR(os.stat(path).st_mode) or not os.access(path, os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+class HealthMonitor:
+    """The guest's health: what the health script says, and that the event script can be run."""
+
+    def __init__(
+        self, settings: Settings, supervisor: Supervisor, on_verdict: Callable[[Verdict], None]
+    ) -> None:
+        self._on_verdict = on_verdict
+        self._checks: List[Check] = []
+        health, event = settings.health_script, settings.event_script
+        if health:
+            runner = supervisor.runner("the script")
+            work = run_program([health])
+            self._checks.append(Check(runner, work, settings, judge_health(health)))
+        if event:
+            runner = supervisor.runner("its file system")
+            look = functools.partial(require_runnable, event)
+            self._checks.append(Check(runner, look, settings, judge_runnable(event)))
+
+    @property
+    def deadline(self) -> Optional[float]:
+        """When `tick` must be called next, or None."""
+        return earliest(check.deadline for check in self._checks)
+
+    def tick(self, now: float) -> None:
+        """Look at what is due."""
+        for check in self._checks:
+            check.tick(now, self._judge)
+
+    def _judge(self) -> None:
+        """Tell the first illness, or else what the health script said."""
+        verdicts = [check.verdict for check in self._checks]
+        self._on_verdict(next((one for one in verdicts if not one.healthy), verdicts[0]))
+
+
 class GuestClient(Actions):
-    """Ties protocol, channel and scripts to one loop of descriptors, timers and signals."""
+    """Ties protocol, channel, scripts and log to one loop of descriptors, timers and signals.
 
-    STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    Nothing in it waits for anything but the next event. `_guarded` is the only place where
+    callbacks are called: what one raises is logged and counted, and the heartbeat goes on.
+    `opener`, if given, opens the channel in place of what the settings say.
+    """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        queue: LogQueue,
+        opener: Optional[Callable[[str], int]] = None,
+    ) -> None:
+        self.selector = selectors.DefaultSelector()
+        self.supervisor = Supervisor(self.selector)
+        # Seeded without waiting for the kernel's entropy, which early in the boot takes seconds.
+        draw = random.Random()  # noqa: S311 - it only tells one init from the next
         self._settings = settings
-        self._selector = selectors.DefaultSelector()
-        draw = random.SystemRandom()
+        self._queue = queue
         self._protocol = GuestProtocol(settings, self, lambda: draw.randint(1, INT32_MAX))
         self._channel = Channel(
-            self._selector,
+            self.selector,
             settings.socket or settings.device,
-            open_socket if settings.socket else open_device,
+            opener or (open_socket if settings.socket else open_device),
             on_up=lambda: self._protocol.connected(time.monotonic()),
             on_down=self._protocol.disconnected,
             on_message=lambda line: self._protocol.receive(line, time.monotonic()),
         )
-        self._event = Script(self._selector)
-        self._health = Script(self._selector)
-        self._next_health: Optional[float] = None
-        self._stop_signal = 0
+        self._event = self.supervisor.runner("the script")
+        self._health = HealthMonitor(
+            settings, self.supervisor, lambda verdict: self._protocol.set_health(*verdict)
+        )
+        # What has a `deadline` and a `tick`.
+        self._timers: Tuple[Any, ...] = (
+            self._health,
+            self._channel,
+            self._protocol,
+            self._queue,
+            self.supervisor,
+        )
+        self._stop_reason = ""
+        self._failures = 0
 
     def send(self, message: bytes) -> None:
         """See Actions."""
@@ -966,112 +1759,399 @@ class GuestClient(Actions):
 
     def start_event(self, notification: Notification) -> None:
         """See Actions: the event script decides."""
-        argv = [self._settings.event_script, notification.notification_type, notification.event]
-        self._event.start(
-            argv,
-            notification.answer_within(),
-            lambda outcome: self._protocol.event_answered(*vote_of(outcome, notification)),
-        )
+        path = self._settings.event_script
 
-    def run(self) -> None:
-        """Serve until a stop signal."""
-        with self._signals():
-            now = time.monotonic()
-            self._channel.deadline = now
-            if self._settings.health_script:
-                self._next_health = now
-            while not self._stop_signal:
-                self._turn(self._deadline())
-            self._say_goodbye()
-        self._selector.close()
+        def done(outcome: Outcome) -> None:
+            if outcome.status is None and not outcome.timed_out:
+                outcome = outcome._replace(problem=cannot_run(path, outcome.problem).text)
+            self._protocol.event_answered(*vote_of(outcome, notification))
 
-    def _turn(self, until: Optional[float]) -> None:
+        work = run_program([path, notification.notification_type, notification.event])
+        self._event.start(work, notification.answer_within(), done)
+
+    def hold(self, lock: Optional[socket.socket]) -> None:
+        """Keep the claim to the port, and show who has it to whoever asks."""
+        if lock is not None:
+            lock.setblocking(False)
+            lock.listen(1)
+            self.selector.register(lock, selectors.EVENT_READ, lambda _: lock.accept()[0].close())
+
+    def stop(self, reason: str) -> None:
+        """Have `run` say exit to the host, and return."""
+        self._stop_reason = reason
+
+    def run(self) -> int:
+        """Serve until a stop signal, `stop`, or the client's own failure; return 0, or then 1.
+
+        However it ends, the host has been told.
+        """
+        with watched_signals(self.selector, self._signalled):
+            self._queue.open(log_sinks(self._settings.log, self.supervisor))
+            self._channel.deadline = time.monotonic()
+            in_a_row = 0
+            while not self._stop_reason and in_a_row < FAILURES_TO_END:
+                before = self._failures
+                self._turn()
+                in_a_row = in_a_row + 1 if self._failures != before else 0
+            failed = not self._stop_reason
+            if failed:
+                log.error("giving up after %d failures in a row", in_a_row)
+            self._say_goodbye(self._stop_reason or "guest client failed")
+        self.selector.close()
+        return 1 if failed else 0
+
+    def _turn(self, until: Optional[float] = None) -> None:
         """Handle what has arrived, then what is due: an answer counts before its deadline."""
-        pause = None if until is None else max(0.0, until - time.monotonic())
-        for key, mask in self._selector.select(pause):
+        for key, mask in self._guarded(self._wait, until) or ():
             # An earlier callback of this turn may have stopped watching this one.
-            if self._selector.get_map().get(key.fd) == key:
-                key.data(mask)
+            if self.selector.get_map().get(key.fd) == key:
+                self._guarded(key.data, mask)
         now = time.monotonic()
-        self._event.tick(now)
-        self._health.tick(now)
-        self._check_health(now)
-        self._channel.tick(now)
-        self._protocol.tick(now)
+        for part in self._timers:
+            self._guarded(part.tick, now)
 
-    def _deadline(self) -> Optional[float]:
-        candidates = (
-            self._protocol.deadline,
-            self._channel.deadline,
-            self._event.deadline,
-            self._health.deadline,
-            None if self._health.running else self._next_health,
-        )
-        return min((when for when in candidates if when is not None), default=None)
+    def _wait(self, until: Optional[float]) -> List[Tuple[selectors.SelectorKey, int]]:
+        when = earliest([until, *(part.deadline for part in self._timers)])
+        pause = None if when is None else max(0.0, when - time.monotonic())
+        return self.selector.select(pause)
 
-    def _check_health(self, now: float) -> None:
-        if self._next_health is None or now < self._next_health or self._health.running:
-            return
-        self._next_health = now + self._settings.health_interval_ms / 1000
-        timeout = self._settings.health_timeout_ms / 1000
-        self._health.start([self._settings.health_script], timeout, self._health_checked)
+    def _guarded(self, callback: Callable[..., Any], argument: Any) -> Any:
+        """Return `callback(argument)`: the last resort for what it raises."""
+        try:
+            return callback(argument)
+        except Exception as error:
+            # Whatever it is, the host needs its answers.
+            self._failures += 1
+            log.exception("failure %d, going on: %r", self._failures, error)
+            return None
 
-    def _health_checked(self, outcome: Outcome) -> None:
-        """Use the result; a check that could not even be started says nothing about health."""
-        if outcome.timed_out:
-            self._protocol.set_health(False, outcome.problem)
-        elif outcome.status == 0:
-            self._protocol.set_health(True, outcome.line)
-        elif outcome.status is not None:
-            ended = "the health script {}".format(how_it_ended(outcome.status))
-            self._protocol.set_health(False, outcome.line or ended)
-
-    def _say_goodbye(self) -> None:
-        name = signal.Signals(self._stop_signal).name
-        log.info("stopping upon %s", name)
+    def _say_goodbye(self, reason: str) -> None:
+        log.info("stopping: %s", reason)
+        self._protocol.stop(reason)
         self._event.kill()
-        self._health.kill()
-        self._next_health = None
-        self._protocol.stop("guest client stopped by {}".format(name))
+        self._timers = (self._queue, self.supervisor)
         until = time.monotonic() + FLUSH_AT_EXIT_SECS
-        while not self._channel.idle and time.monotonic() < until:
+        while not (self._channel.idle and self._queue.idle) and time.monotonic() < until:
             self._turn(until)
         self._channel.close()
+        self.supervisor.kill()
 
-    @contextlib.contextmanager
-    def _signals(self) -> Any:
-        """Have signals arrive as bytes in a socket that the loop watches."""
-        reader, writer = socket.socketpair()
-        reader.setblocking(False)
-        writer.setblocking(False)
-        self._selector.register(reader, selectors.EVENT_READ, lambda _mask: self._arrived(reader))
-        signals = (*self.STOP_SIGNALS, signal.SIGCHLD)
-        before = [(number, signal.signal(number, _no_handler)) for number in signals]
-        wakeup_before = signal.set_wakeup_fd(writer.fileno())
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(wakeup_before)
-            for number, handler in before:
-                signal.signal(number, handler)
-            reader.close()
-            writer.close()
+    def _signalled(self, number: int) -> None:
+        if number == signal.SIGCHLD:
+            self.supervisor.reap()
+        else:
+            name = signal.Signals(number).name
+            self.stop("guest client stopped by {}".format(name))
 
-    def _arrived(self, reader: socket.socket) -> None:
-        try:
-            numbers = reader.recv(READ_BYTES)
-        except BlockingIOError:
-            return
-        if signal.SIGCHLD in numbers:
-            self._event.reap()
-            self._health.reap()
-        for number in self.STOP_SIGNALS:
-            if number in numbers:
-                self._stop_signal = number
+
+@contextlib.contextmanager
+def watched_signals(
+    selector: selectors.BaseSelector, on_signal: Callable[[int], None]
+) -> Iterator[None]:
+    """Have the signals that concern us arrive in the loop; whoever started us may block them."""
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+
+    def arrived(_mask: int) -> None:
+        for number in set(reader.recv(READ_BYTES)):
+            on_signal(number)
+
+    selector.register(reader, selectors.EVENT_READ, arrived)
+    before = [(number, signal.signal(number, _no_handler)) for number in WATCHED_SIGNALS]
+    wakeup_before = signal.set_wakeup_fd(writer.fileno())
+    mask_before = signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask_before)
+        signal.set_wakeup_fd(wakeup_before)
+        for number, handler in before:
+            signal.signal(number, handler)
+        selector.unregister(reader)
+        reader.close()
+        writer.close()
 
 
 def _no_handler(_number: int, _frame: object) -> None:
     """Let the byte in the wake-up socket do the work."""
+
+
+def claim(path: str) -> Optional[socket.socket]:
+    """Become the one client of the port at `path`; keep what is returned.
+
+    The claim is a name in the kernel, free again when this process ends however it ends. Raises
+    SettingError saying who has it. No other user can keep us out: theirs is ignored, with None.
+    """
+    name = b"\0guest-client:" + os.fsencode(path)
+    if len(name) > SOCKET_NAME_LIMIT:
+        name = b"\0guest-client:" + hashlib.sha256(os.fsencode(path)).hexdigest().encode()
+    until = time.monotonic() + CLAIM_SECS
+    while True:
+        lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            lock.bind(name)
+            return lock
+        except OSError as error:
+            lock.close()
+            if error.errno != errno.EADDRINUSE:
+                raise SettingError("cannot claim {}: {}".format(path, describe(error))) from None
+        pid, uid = _claimed_by(name)
+        if pid and uid not in (0, os.geteuid()):
+            log.warning("process %d of user %d claims to be the client; ignored", pid, uid)
+            return None
+        if pid or time.monotonic() > until:
+            who = "pid {}".format(pid) if pid else "it is only starting"
+            raise SettingError("already running ({}) for {}".format(who, path))
+        # It may be just starting, or ending.
+        time.sleep(0.01)
+
+
+def _claimed_by(name: bytes) -> Tuple[int, int]:
+    """Return pid and uid of the process that listens there, or zeros."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.setblocking(False)
+        try:
+            other.connect(name)
+        except OSError:
+            return 0, 0
+        credentials = other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+    pid, uid, _gid = UCRED.unpack(credentials)
+    return pid, uid
+
+
+class Findings:
+    """Prints sentences as they are found, and counts the problems among them."""
+
+    def __init__(self) -> None:
+        self.problems = 0
+
+    def note(self, good: bool, text: str) -> None:
+        """Print one sentence, and remember if it is a problem."""
+        self.problems += not good
+        print("{:8}{}".format("ok" if good else "PROBLEM", clean_text(text, LOG_LINE_BYTES)))
+
+    def status(self) -> int:
+        """Print the last sentence and return the exit status."""
+        print("{} problem{}".format(self.problems or "no", "" if self.problems == 1 else "s"))
+        return 1 if self.problems else 0
+
+
+def check(arguments: argparse.Namespace, queue: LogQueue) -> int:
+    """Look at all that a start depends on, run each script once; return the exit status."""
+    findings = Findings()
+    try:
+        settings = load_settings(arguments)
+    except SettingError as error:
+        findings.note(False, str(error))
+        return findings.status()
+    complaints = [line.text for line in queue.take_all()]
+    for text in complaints:
+        findings.note(False, text)
+    path = arguments.config or DEFAULT_CONFIG
+    used = path if os.path.exists(path) else "the defaults ({} is not there)".format(path)
+    findings.note(True, "settings: {}, for guest {}".format(used, settings.name))
+    check_port(settings, findings)
+    check_log(settings, findings)
+    # So that a script can tell, and leave out what it would do in earnest.
+    os.environ["GUEST_CLIENT_CHECK"] = "1"
+    if settings.health_script:
+        check_health_script(settings, findings)
+    if settings.event_script:
+        check_event_script(settings, findings)
+    for trusted in filter(None, (path, settings.health_script, settings.event_script)):
+        check_writers(trusted, findings)
+    return findings.status()
+
+
+def check_port(settings: Settings, findings: Findings) -> None:
+    """Say whether the channel is there, is one, and can be opened."""
+    path = settings.socket or settings.device
+    what = "socket" if settings.socket else "device"
+    try:
+        require_port(settings)
+    except SettingError as error:
+        findings.note(False, str(error))
+        return
+    if not os.path.exists(path):
+        findings.note(False, "{} {} is not there. {}".format(what, path, how_to_add(path)))
+    elif not os.access(path, os.R_OK | os.W_OK):
+        findings.note(False, "{} {}: no right to read and write it".format(what, path))
+    else:
+        findings.note(True, "{} {} is there{}".format(what, path, who_has(path)))
+
+
+def check_log(settings: Settings, findings: Findings) -> None:
+    """Say whether the log can be written."""
+    path = settings.log
+    if path == "syslog" and not os.path.exists(SYSLOG_SOCKET):
+        path = LOG_WITHOUT_SYSLOG
+    if path in ("syslog", "stderr"):
+        findings.note(True, "log: {}".format(path))
+        return
+    target = path if os.path.exists(path) else os.path.dirname(path)
+    good = os.access(target, os.W_OK) and not os.path.isdir(path)
+    findings.note(
+        good, "log: {} {}".format(path, "can be written" if good else "cannot be written")
+    )
+
+
+def check_health_script(settings: Settings, findings: Findings) -> None:
+    """Run the health script once; say how long that took and what came out."""
+    path, timeout = settings.health_script, settings.health_timeout_ms / 1000
+    outcome, seconds = run_once([path], timeout)
+    verdict = judge_health(path)(outcome)
+    word = "healthy" if verdict.healthy else "unhealthy"
+    text = "health script {}: {} in {:.2f} s".format(path, word, seconds)
+    findings.note(verdict.healthy, ": ".join(filter(None, (text, verdict.text))))
+    if verdict.healthy and seconds > timeout / 2:
+        findings.note(False, "that is over half of the {:g} s that it has".format(timeout))
+
+
+def check_event_script(settings: Settings, findings: Findings) -> None:
+    """Ask the event script once for a vote on `unknown`; say what came out."""
+    path = settings.event_script
+    asked = Notification(0, "unknown", "revocable", settings.vote_secs * 1000)
+    argv = [path, asked.notification_type, asked.event]
+    outcome, seconds = run_once(argv, asked.answer_within())
+    vote, reason = vote_of(outcome, asked)
+    text = "event script {}: {} in {:.2f} s".format(path, vote, seconds)
+    findings.note(vote in ("accept", "reject"), ": ".join(filter(None, (text, reason))))
+
+
+def run_once(argv: Sequence[str], timeout: float) -> Tuple[Outcome, float]:
+    """Run a program as the client does; return how it ended and after how many seconds."""
+    outcomes: List[Outcome] = []
+    began = time.monotonic()
+    with selectors.DefaultSelector() as selector:
+        runner = Runner(selector, "the script")
+        runner.start(run_program(argv), timeout, outcomes.append)
+        while not outcomes:
+            for key, mask in selector.select(LOOK_FOR_KILLED_SECS):
+                key.data(mask)
+            runner.reap()
+            runner.tick(time.monotonic())
+    return outcomes[0], time.monotonic() - began
+
+
+def check_writers(path: str, findings: Findings) -> None:
+    """Say who else can change a file that this client trusts; silent about one that is absent."""
+    with contextlib.suppress(OSError):
+        about = os.stat(path)
+        if about.st_mode & stat.S_IWOTH:
+            findings.note(False, "{} can be changed by every user".format(path))
+        if about.st_uid not in (0, os.geteuid()):
+            findings.note(False, "{} belongs to user {}".format(path, about.st_uid))
+
+
+class SelfTestError(Exception):
+    """The client did not do what the protocol asks of it; the text says what."""
+
+
+class SelfTestHost:
+    """The host's half of the protocol, for a few seconds, at the other end of a socket pair.
+
+    It may wait: the client is another process. Raises SelfTestError.
+    """
+
+    def __init__(self, connection: socket.socket, settings: Settings, findings: Findings) -> None:
+        self._connection = connection
+        self._connection.settimeout(SELF_TEST_WAIT_SECS)
+        self._findings = findings
+        self._settings = settings
+        self._interval = min(settings.interval_ms, SELF_TEST_INTERVAL_MS) / 1000
+        self._framer = Framer()
+        self._received: Deque[bytes] = collections.deque()
+        self._sequence = 0
+
+    def play(self) -> None:
+        """Go through a session, but for its end."""
+        init = self._receive("init")
+        invocation_id = init["invocation_id"]
+        self._findings.note(True, "init from guest {}".format(init["name"]))
+        self._send("init_ack", ("invocation_id", invocation_id))
+        self._challenges()
+        for kind in NOTIFICATION_TYPES:
+            self._ask(invocation_id, kind)
+
+    def expect_exit(self) -> None:
+        """Wait for the exit that a stopped client says."""
+        self._findings.note(True, "exit: {}".format(self._receive("exit")["log_msg"]))
+
+    def _challenges(self) -> None:
+        slowest = 0.0
+        for value in range(SELF_TEST_CHALLENGES):
+            began = time.monotonic()
+            self._send("challenge", ("heartbeat_challenge", value))
+            answer = self._receive("challenge_response")
+            took = time.monotonic() - began
+            if answer["heartbeat_response"] != value:
+                raise SelfTestError("a challenge was answered with another number")
+            slowest = max(slowest, took)
+            time.sleep(max(0.0, self._interval - took))
+        text = "{} challenges each {:g} s answered, the slowest after {:.0f} ms".format(
+            SELF_TEST_CHALLENGES, self._interval, slowest * 1000
+        )
+        self._findings.note(slowest < self._interval, text)
+        health = ": ".join(filter(None, (answer["heartbeat_health"], answer["log_msg"])))
+        self._findings.note(answer["heartbeat_health"] == "healthy", "the guest is " + health)
+
+    def _ask(self, invocation_id: int, kind: str) -> None:
+        self._send(
+            "action_notify",
+            ("invocation_id", invocation_id),
+            ("event_type", "unknown"),
+            ("notification_type", kind),
+            ("timeout_ms", self._settings.vote_secs * 1000),
+        )
+        self._connection.settimeout(self._settings.vote_secs + SELF_TEST_WAIT_SECS)
+        answer = self._receive("action_response")
+        good = answer["vote_result"] in ("accept", "reject", "complete")
+        said = ": ".join(filter(None, (answer["vote_result"], answer["log_msg"])))
+        self._findings.note(good, "{} unknown is answered: {}".format(kind, said))
+
+    def _send(self, msg_type: str, *body: Tuple[str, object]) -> None:
+        self._sequence += 1
+        self._connection.sendall(encode(msg_type, self._sequence, body))
+
+    def _receive(self, msg_type: str) -> Dict[str, Any]:
+        while not self._received:
+            try:
+                data = self._connection.recv(READ_BYTES)
+            except socket.timeout:
+                raise SelfTestError("no {} in time".format(msg_type)) from None
+            if not data:
+                raise SelfTestError("the client ended before its {}".format(msg_type))
+            self._received.extend(self._framer.feed(data))
+        message = decode(self._received.popleft())
+        if message.get("msg_type") != msg_type:
+            raise SelfTestError("{} in place of {}".format(message.get("msg_type"), msg_type))
+        return message
+
+
+def self_test(settings: Settings, queue: LogQueue) -> int:
+    """Play a host against this client, with its settings and scripts; return the exit status."""
+    findings = Findings()
+    os.environ["GUEST_CLIENT_CHECK"] = "1"
+    host, guest = socket.socketpair()
+    client = os.fork()
+    if client == 0:
+        host.close()
+        guest.setblocking(False)
+        os._exit(GuestClient(settings, queue, lambda _path: guest.detach()).run())
+    guest.close()
+    play = SelfTestHost(host, settings, findings)
+    try:
+        play.play()
+        os.kill(client, signal.SIGTERM)
+        play.expect_exit()
+    except (SelfTestError, MessageError, OSError, KeyError) as error:
+        findings.note(False, str(error))
+        os.kill(client, signal.SIGKILL)
+    _, status = os.waitpid(client, 0)
+    if status != 0:
+        findings.note(False, "the client did not end well")
+    return findings.status()
 
 
 def parse_arguments(argv: Optional[Sequence[str]]) -> argparse.Namespace:
@@ -1083,6 +2163,17 @@ def parse_arguments(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument("-f", "--foreground", action="store_true", help="stay, log to stderr")
     parser.add_argument("--pid-file", metavar="FILE", help="write the process id there, without -f")
     parser.add_argument("--version", action="version", version="%(prog)s " + VERSION)
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument(
+        "--check",
+        action="store_true",
+        help="look at settings, port, log and permissions, run each script once, and end",
+    )
+    modes.add_argument(
+        "--selftest",
+        action="store_true",
+        help="play a host against the client for a few seconds, without the port, and end",
+    )
     defaults = Settings()
     for row in SETTINGS:
         default = getattr(defaults, row.key)
@@ -1103,70 +2194,101 @@ def option_type(row: Setting) -> Callable[[str], object]:
     return convert
 
 
-def set_up_logging(settings: Settings) -> None:
-    """Log where the settings say; raises SettingError when that is impossible."""
-    plain = "guest-client[%(process)d]: %(levelname)s: %(message)s"
+def require_port(settings: Settings) -> None:
+    """Raise SettingError if what is to be the channel is there and is something else."""
+    path = settings.socket or settings.device
     try:
-        if settings.log == "stderr":
-            handler: logging.Handler = logging.StreamHandler()
-            plain = "%(asctime)s " + plain
-        elif settings.log == "syslog" and os.path.exists(SYSLOG_SOCKET):
-            handler = logging.handlers.SysLogHandler(
-                SYSLOG_SOCKET, logging.handlers.SysLogHandler.LOG_DAEMON
-            )
-            # A stuck logger must not stop the heartbeat: a line is lost instead.
-            handler.socket.setblocking(False)  # type: ignore[attr-defined]
-        else:
-            path = LOG_WITHOUT_SYSLOG if settings.log == "syslog" else settings.log
-            handler = logging.handlers.WatchedFileHandler(path, encoding="utf-8")
-            plain = "%(asctime)s " + plain
-    except OSError as error:
-        raise SettingError("cannot log to {}: {}".format(settings.log, error)) from None
-    handler.setFormatter(logging.Formatter(plain))
-    logging.raiseExceptions = False
-    log.handlers[:] = [handler]
-    log.propagate = False
-    log.setLevel(settings.log_level.upper())
-
-
-def become_daemon(pid_file: Optional[str]) -> None:
-    """Leave the terminal and the parent behind, which writes `pid_file` before it ends.
-
-    Raises SettingError, and stays, if that file cannot be written.
-    """
+        about = os.stat(path)
+    except OSError:
+        return
+    if settings.socket:
+        if not stat.S_ISSOCK(about.st_mode):
+            raise SettingError("socket = {}: is not a socket".format(path))
+        return
+    # A port of the kernel's is known, and not opened: the host would see that.
+    device = os.major(about.st_rdev), os.minor(about.st_rdev)
+    if stat.S_ISCHR(about.st_mode) and os.path.exists("/sys/dev/char/{}:{}/name".format(*device)):
+        return
     try:
-        file = os.open(pid_file or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.close(open_device(path))
+    except NotAPortError as error:
+        raise SettingError("device = {}: {}".format(path, error.strerror)) from None
+    except OSError:
+        return
+
+
+def write_pid_file(path: str) -> None:
+    """Write this process's id there. Raises SettingError."""
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write("{}\n".format(os.getpid()))
     except OSError as error:
-        raise SettingError("{}: {}".format(pid_file, error.strerror)) from None
-    child = os.fork()
-    if child:
-        os.write(file, b"%d\n" % child)
-        os._exit(0)
-    os.close(file)
+        raise SettingError("{}: {}".format(path, error.strerror)) from None
+
+
+def have_standard_descriptors() -> None:
+    """Open what is missing of 0 to 2, so that nothing of ours takes their place."""
+    descriptor = 0
+    while descriptor <= STDERR_FILENO:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
+
+
+def leave_terminal() -> None:
+    """Leave the terminal and the directory of whoever started us behind."""
     os.setsid()
     os.chdir("/")
     os.umask(0o022)
     null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in range(3):
+    for descriptor in range(STDERR_FILENO + 1):
         os.dup2(null, descriptor)
     os.close(null)
 
 
+def serve(arguments: argparse.Namespace, settings: Settings, queue: LogQueue) -> int:
+    """Be the client of the port until a stop signal; return the exit status.
+
+    In the background a child is; its parent returns when the child has begun, or could not.
+    """
+    require_port(settings)
+    reader, writer = os.pipe()
+    if not arguments.foreground and os.fork():
+        os.close(writer)
+        return 0 if os.read(reader, 1) else 1
+    lock = claim(settings.socket or settings.device)
+    client = GuestClient(settings, queue)
+    if not arguments.foreground:
+        if arguments.pid_file:
+            write_pid_file(arguments.pid_file)
+        leave_terminal()
+    client.hold(lock)
+    os.write(writer, b"+")
+    os.close(reader)
+    os.close(writer)
+    log.info("version %s, for guest %s", VERSION, settings.name)
+    return client.run()
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the client; return 0 after a stop signal, 1 with the reason on stderr."""
-    logging.basicConfig(format="guest-client: %(message)s")
+    have_standard_descriptors()
     arguments = parse_arguments(argv)
+    queue = LogQueue()
+    log.handlers[:] = [queue]
+    log.propagate = False
     try:
+        if arguments.check:
+            return check(arguments, queue)
         settings = load_settings(arguments)
-        set_up_logging(settings)
-        if not arguments.foreground:
-            become_daemon(arguments.pid_file)
+        log.setLevel(settings.log_level.upper())
+        if arguments.selftest:
+            return self_test(settings._replace(log="stderr"), queue)
+        return serve(arguments, settings, queue)
     except SettingError as error:
+        for line in queue.take_all():
+            print(line.text, file=sys.stderr)
         print("guest-client: {}".format(error), file=sys.stderr)
         return 1
-    log.info("version %s, for guest %s", VERSION, settings.name)
-    GuestClient(settings).run()
-    return 0
 
 
 if __name__ == "__main__":
