@@ -135,9 +135,9 @@ EX_UNKNOWN = 255
 # The bound of the log: lines that may wait, and bytes of each.
 LOG_LINES = 256
 LOG_LINE_BYTES = 2000
-# When to try a sink again that takes nothing just now, and one that failed; and how long a file
-# may take for a batch of lines.
-LOG_WAIT_SECS = 1.0
+# When to try a sink again that takes nothing just now (first, and at most), and one that failed;
+# and how long a file may take for a batch of lines.
+LOG_WAIT_SECS = (0.05, 1.0)
 LOG_RETRY_SECS = 5.0
 LOG_FILE_SECS = 5.0
 SYSLOG_DAEMON = 3 << 3
@@ -738,7 +738,7 @@ class PathWatch:
             self.blind = True
             return
         while add_watch(self._fd, os.fsencode(directory), self.MASK | self.ONLYDIR) < 0:
-            if directory == "/":
+            if directory in ("", "/"):
                 self.blind = True
                 self.stop()
                 return
@@ -1081,8 +1081,7 @@ def _be_child(work: Callable[[], None], output: int, errors: int, report: int) -
         # A session of its own: its process group dies with it, and the terminal's ^C spares it.
         os.setsid()
         signal.set_wakeup_fd(-1)
-        # Python ignores the last two; a script expects them as they are everywhere.
-        for number in (*WATCHED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ):
+        for number in WATCHED_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -1104,7 +1103,14 @@ def _be_child(work: Callable[[], None], output: int, errors: int, report: int) -
 
 def run_program(argv: Sequence[str]) -> Callable[[], None]:
     """Return the work of becoming that program."""
-    return lambda: os.execv(argv[0], list(argv))  # noqa: S606 - the owner named the program
+
+    def become() -> None:
+        # Python ignores these two; a program expects them as they are everywhere.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        os.execv(argv[0], list(argv))  # noqa: S606 - the guest's owner named the program
+
+    return become
 
 
 def group_lives(group: int) -> bool:
@@ -1464,7 +1470,10 @@ class FileSink(Sink):
                 rest = rest[os.write(descriptor, rest) :]
 
         def ended(outcome: Outcome) -> None:
-            done(0 if outcome.problem else len(lines), outcome.problem)
+            if outcome.status == 0:
+                done(len(lines), "")
+            else:
+                done(0, outcome.problem or how_it_ended(outcome.status or 0))
 
         self._runner.start(append, LOG_FILE_SECS, ended)
 
@@ -1493,6 +1502,7 @@ class LogQueue(logging.Handler):
         self._lost = 0
         self._routes: List[Route] = []
         self._busy = False
+        self._wait_secs = LOG_WAIT_SECS[0]
         self.setFormatter(logging.Formatter(LOG_FORMAT))
 
     @property
@@ -1559,9 +1569,11 @@ class LogQueue(logging.Handler):
             lost, self._lost = self._lost, 0
             self._say(logging.WARNING, "{} lines of this log were lost here".format(lost))
         if problem or count:
+            self._wait_secs = LOG_WAIT_SECS[0]
             self.move()
         elif self._lines:
-            self.deadline = time.monotonic() + LOG_WAIT_SECS
+            self.deadline = time.monotonic() + self._wait_secs
+            self._wait_secs = min(2 * self._wait_secs, LOG_WAIT_SECS[1])
 
     def _say(self, level: int, text: str) -> None:
         """Queue a line about the log itself."""
@@ -1736,7 +1748,8 @@ class GuestClient(Actions):
             opener or (open_socket if settings.socket else open_device),
             on_up=lambda: self._protocol.connected(time.monotonic()),
             on_down=self._protocol.disconnected,
-            on_message=lambda line: self._protocol.receive(line, time.monotonic()),
+            # Each by itself: one that fails must not take those behind it along.
+            on_message=lambda line: self._guarded(self._receive, line),
         )
         self._event = self.supervisor.runner("the script")
         self._health = HealthMonitor(
@@ -1756,6 +1769,9 @@ class GuestClient(Actions):
     def send(self, message: bytes) -> None:
         """See Actions."""
         self._channel.send(message)
+
+    def _receive(self, line: bytes) -> None:
+        self._protocol.receive(line, time.monotonic())
 
     def start_event(self, notification: Notification) -> None:
         """See Actions: the event script decides."""
@@ -2138,6 +2154,7 @@ def self_test(settings: Settings, queue: LogQueue) -> int:
     if client == 0:
         host.close()
         guest.setblocking(False)
+        settings = settings._replace(device="/self-test", log="stderr")
         os._exit(GuestClient(settings, queue, lambda _path: guest.detach()).run())
     guest.close()
     play = SelfTestHost(host, settings, findings)
@@ -2282,7 +2299,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         settings = load_settings(arguments)
         log.setLevel(settings.log_level.upper())
         if arguments.selftest:
-            return self_test(settings._replace(log="stderr"), queue)
+            return self_test(settings, queue)
         return serve(arguments, settings, queue)
     except SettingError as error:
         for line in queue.take_all():

@@ -4,66 +4,25 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.functional import guest_client_support
+from tests.functional.guest_client_support import all_ended, challenge_until, oldest_python
 from tests.peers.host import ScriptedHost
 from tests.peers.journal import wait_until
-from tests.peers.root import REPOSITORY, Daemon
+from tests.peers.root import REPOSITORY
 
-CLIENT = REPOSITORY / "guest" / "guest_client.py"
-
-
-def _oldest_python():
-    """Return a Python 3.6 if this machine has one (the client's floor)."""
-    candidates = [shutil.which("python3.6"), *Path.home().glob(".pyenv/versions/3.6.*/bin/python")]
-    for candidate in filter(None, candidates):
-        # A shim of pyenv may be there without the interpreter behind it.
-        if subprocess.run([candidate, "-V"], capture_output=True, check=False).returncode == 0:
-            return str(candidate)
-    return None
-
-
-@pytest.fixture
-def place():
-    """A directory whose path is short enough for a UNIX socket."""
-    with tempfile.TemporaryDirectory(prefix="guest-") as name:
-        yield Path(name)
-
-
-@pytest.fixture
-def host(place):
-    with ScriptedHost(place / "port") as scripted:
-        yield scripted
+place = pytest.fixture(guest_client_support.make_place)
+host = pytest.fixture(guest_client_support.make_host)
 
 
 @pytest.fixture
 def start(place):
-    """Start clients; end them all."""
-    started = []
-
-    def start_client(*options, python=sys.executable):
-        command = [python, str(CLIENT), "-f", "--socket", str(place / "port"), *options]
-        client = Daemon(command, place / f"log.{len(started)}", os.environ)
-        started.append(client)
-        return client
-
-    yield start_client
-    for client in started:
-        client.stop()
-
-
-def script(path, text):
-    path.write_text("#!/bin/sh\n" + text)
-    path.chmod(0o755)
-    return str(path)
+    return place.start
 
 
 def test_a_session_from_init_to_exit(host, start):
@@ -117,7 +76,7 @@ def test_connects_again_after_a_hang_up(host, start):
 def test_waits_for_a_host_that_is_not_there_yet(place, start):
     client = start()
     client.wait_for_log("No such file")
-    with ScriptedHost(place / "port") as host:
+    with ScriptedHost(place.port) as host:
         host.greet()
     client.wait_for_log("closed by the host")
     used = cpu_seconds(client.pid)
@@ -155,8 +114,8 @@ def test_rubbish_is_survived(host, start):
 
 
 def test_votes_through_a_script(host, start, place):
-    event_script = script(
-        place / "event",
+    event_script = place.script(
+        "event",
         'case "$1 $2" in\n'
         '"revocable pause") printf "it\\tsays \\"busy\\"\\nmore\\n"; exit 1;;\n'
         '"revocable stop") echo fine;;\n'
@@ -182,7 +141,7 @@ def test_votes_through_a_script(host, start, place):
 
 def test_a_script_that_is_too_slow_is_killed(host, start, place):
     """The vote is timeout, one second before timeout_ms; the heartbeat goes on meanwhile."""
-    event_script = script(place / "event", f"sleep 60 & echo $$ $! > {place}/pid; wait\n")
+    event_script = place.script("event", f"sleep 60 & echo $$ $! > {place.path}/pid; wait\n")
     start("--event-script", event_script)
     invocation_id = host.greet()["invocation_id"]
     began = time.monotonic()
@@ -191,42 +150,29 @@ def test_a_script_that_is_too_slow_is_killed(host, start, place):
     answer = host.receive("action_response")
     assert 1.4 < time.monotonic() - began < 2.4
     assert answer["vote_result"] == "timeout"
-    wait_until(lambda: all_ended(place / "pid"), 5, "script and its child killed")
-
-
-def all_ended(path):
-    """Tell whether the processes whose numbers are in the file have ended."""
-    for pid in path.read_text().split():
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        except FileNotFoundError:
-            continue
-        # A zombie has ended too; if it is an orphan, reaping it is up to this machine's init.
-        if state != "Z":
-            return False
-    return True
+    wait_until(lambda: all_ended(place.path / "pid"), 5, "script and its child killed")
 
 
 def test_a_second_notification_supersedes_the_first(host, start, place):
-    event_script = script(
-        place / "event",
-        f'if [ $2 = pause ]; then echo $$ > {place}/pid; exec sleep 60; fi; echo "$2"\n',
+    event_script = place.script(
+        "event",
+        f'if [ $2 = pause ]; then echo $$ > {place.path}/pid; exec sleep 60; fi; echo "$2"\n',
     )
     start("--event-script", event_script)
     invocation_id = host.greet()["invocation_id"]
     host.notify(invocation_id, "pause", timeout_ms=3000)
-    wait_until(lambda: (place / "pid").exists() and (place / "pid").read_text(), 5)
+    wait_until(lambda: (place.path / "pid").exists() and (place.path / "pid").read_text(), 5)
     host.notify(invocation_id, "stop", timeout_ms=9000)
     answer = host.receive("action_response")
     assert (answer["event_type"], answer["log_msg"]) == ("stop", "stop")
-    wait_until(lambda: all_ended(place / "pid"), 5, "the first script killed")
+    wait_until(lambda: all_ended(place.path / "pid"), 5, "the first script killed")
     host.receive_nothing(3)
 
 
 def test_a_script_that_prints_without_end_is_bounded(host, start, place):
     """Neither the output nor a child that keeps standard output open delays the answer."""
-    event_script = script(
-        place / "event",
+    event_script = place.script(
+        "event",
         "head -c 3000000 /dev/zero | tr '\\0' 'x'; echo; sleep 5 & exit 1\n",
     )
     start("--event-script", event_script)
@@ -238,10 +184,8 @@ def test_a_script_that_prints_without_end_is_bounded(host, start, place):
 
 
 def test_a_health_script_makes_the_guest_unhealthy_and_healthy_again(host, start, place):
-    fault = place / "fault"
-    health_script = script(
-        place / "health", f'[ ! -e {fault} ] || {{ echo "disk full"; exit 1; }}\n'
-    )
+    fault = place.path / "fault"
+    health_script = place.script("health", f'[ ! -e {fault} ] || {{ echo "disk full"; exit 1; }}\n')
     start(
         *("--health-script", health_script, "--health-interval-ms", "100"),
         *("--unhealthy-corrective-action", "reboot"),
@@ -256,18 +200,8 @@ def test_a_health_script_makes_the_guest_unhealthy_and_healthy_again(host, start
     assert challenge_until(host, "healthy")["log_msg"] == ""
 
 
-def challenge_until(host, health, timeout=10.0):
-    deadline = time.monotonic() + timeout
-    while True:
-        answer = host.challenge()
-        if answer["heartbeat_health"] == health:
-            return answer
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_a_health_script_that_hangs_is_unhealthy_and_delays_nothing(host, start, place):
-    health_script = script(place / "health", "exec sleep 60\n")
+    health_script = place.script("health", "exec sleep 60\n")
     start(
         *("--health-script", health_script),
         *("--health-interval-ms", "100", "--health-timeout-ms", "600"),
@@ -314,13 +248,13 @@ def test_a_host_that_does_not_read_is_survived(host, start):
     assert client.running
 
 
-@pytest.mark.skipif(_oldest_python() is None, reason="no Python 3.6 on this machine")
+@pytest.mark.skipif(oldest_python() is None, reason="no Python 3.6 on this machine")
 def test_runs_on_the_oldest_python(host, start, place):
-    event_script = script(place / "event", "echo no; exit 1\n")
-    health_script = script(place / "health", "echo well\n")
+    event_script = place.script("event", "echo no; exit 1\n")
+    health_script = place.script("health", "echo well\n")
     client = start(
         *("--event-script", event_script, "--health-script", health_script),
-        python=_oldest_python(),
+        python=oldest_python(),
     )
     invocation_id = host.greet()["invocation_id"]
     wait_until(lambda: host.challenge()["log_msg"] == "well", 5, "the health script's text")
@@ -332,8 +266,8 @@ def test_runs_on_the_oldest_python(host, start, place):
 
 def test_the_samples_work_as_they_are(host, start, place):
     samples = REPOSITORY / "guest" / "samples"
-    os.environ["BUSY_FILE"] = str(place / "busy")
-    os.environ["FAULT_FILE"] = str(place / "fault")
+    os.environ["BUSY_FILE"] = str(place.path / "busy")
+    os.environ["FAULT_FILE"] = str(place.path / "fault")
     try:
         start(
             *("--event-script", str(samples / "event-script.sh")),
@@ -346,13 +280,13 @@ def test_the_samples_work_as_they_are(host, start, place):
     wait_until(lambda: host.challenge()["log_msg"] == "ok", 5, "healthy")
     host.notify(invocation_id, "live_migrate_begin")
     assert host.receive("action_response")["vote_result"] == "accept"
-    (place / "busy").write_text("call in progress")
+    (place.path / "busy").write_text("call in progress")
     host.notify(invocation_id, "live_migrate_begin")
     answer = host.receive("action_response")
     assert (answer["vote_result"], answer["log_msg"]) == ("reject", "call in progress")
     host.notify(invocation_id, "live_migrate_end", "irrevocable")
     assert host.receive("action_response")["vote_result"] == "complete"
-    (place / "fault").write_text("fan broken\n")
+    (place.path / "fault").write_text("fan broken\n")
     assert challenge_until(host, "unhealthy")["log_msg"] == "fan broken"
 
 
@@ -361,33 +295,27 @@ def test_the_samples_work_as_they_are(host, start, place):
     [
         (["--config", "/nonexistent"], 1, "/nonexistent"),
         (["--interval-ms", "0"], 2, "from 1 to 86400000"),
-        (["--event-script", "/nonexistent"], 2, "executable"),
         (["--what"], 2, "--what"),
-        (["--log", "/nonexistent/log"], 1, "/nonexistent/log"),
+        (["--device", "/dev/null"], 1, "/dev/null: is not a device that one can wait for"),
+        (["--device", __file__], 1, "is not a device"),
+        (["--socket", __file__], 1, "is not a socket"),
     ],
 )
-def test_a_bad_start_is_explained(options, status, problem):
-    done = subprocess.run(
-        [sys.executable, str(CLIENT), "-f", *options],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
+def test_a_bad_start_is_explained(place, options, status, problem):
+    done = place.run("-f", *options)
     assert done.returncode == status
     assert problem in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_in_the_background_with_a_log_and_a_pid_file(host, place):
-    log, pid_file = place / "log", place / "pid"
-    command = [sys.executable, str(CLIENT), "--socket", str(place / "port"), "--log", str(log)]
-    command += ["--pid-file", str(pid_file)]
-    subprocess.run(command, timeout=20, check=True)
+    log, pid_file = place.path / "log", place.path / "pid"
+    background = ["--socket", str(place.port), "--log", str(log), "--pid-file", str(pid_file)]
+    assert place.run(*background).returncode == 0
     pid = int(pid_file.read_text())
     try:
         host.greet()
-        wait_until(lambda: "acknowledged" in log.read_text(), 5)
+        wait_until(lambda: log.exists() and "acknowledged" in log.read_text(), 5)
         assert f"guest-client[{pid}]" in log.read_text()
     finally:
         os.kill(pid, signal.SIGTERM)
@@ -396,8 +324,7 @@ def test_in_the_background_with_a_log_and_a_pid_file(host, place):
 
 
 def test_a_pid_file_that_cannot_be_written_is_explained(place):
-    command = [sys.executable, str(CLIENT), "--log", str(place / "log")]
-    command += ["--pid-file", str(place / "absent" / "pid")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    options = ["--socket", str(place.port), "--pid-file", str(place.path / "absent" / "pid")]
+    done = place.run(*options)
     assert done.returncode == 1
     assert "No such file" in done.stderr

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from tests.peers.journal import wait_until
 
@@ -70,11 +71,17 @@ def _listens(path: Path) -> bool:
 class Daemon:
     """A running daemon, its log in a file."""
 
-    def __init__(self, command: Sequence[str], log_path: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        log_path: Path,
+        env: Mapping[str, str],
+        stderr: IO[bytes] | None = None,
+    ) -> None:
         self.log_path = log_path
         with log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(env)
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=stderr or log, env=dict(env)
             )
 
     @property
