@@ -437,34 +437,66 @@ def test_what_fails_again_and_again_says_exit_first(place, host):
 # All at once.
 
 
+class HungSyslogd:
+    """A syslogd that reads nothing, and is gone for half of the time."""
+
+    def __init__(self, path):
+        self.path = path
+        self._socket = None
+        self._next = 0.0
+
+    def tick(self, now):
+        if now < self._next:
+            return
+        self._next = now + 1.5
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.bind(str(self.path))
+        else:
+            self.close()
+
+    def close(self):
+        if self._socket is not None:
+            self._socket.close()
+            self.path.unlink()
+            self._socket = None
+
+
 def test_all_faults_at_once(place, host):
-    """The log is stuck, a script hangs, the disk is full; GUEST_FAULTS_SECS: for how long."""
+    """syslogd hangs or is gone, the disk is full, nobody reads stderr, both scripts hang.
+
+    GUEST_FAULTS_SECS: for how long.
+    """
     seconds = float(os.environ.get("GUEST_FAULTS_SECS", "5"))
     health = place.script("health", "echo trouble >&2; exec sleep 60\n")
     event = place.script("event", "exec sleep 60\n")
-    log = place.path / "log"
-    log.symlink_to("/dev/full")
+    syslogd = HungSyslogd(place.path / "syslog")
     reader, writer = os.pipe()
     with open(reader, "rb"), open(writer, "wb", buffering=0) as stderr:
         command = place.command(
-            *("-f", "--socket", str(place.port), "--log", str(log), "--log-level", "debug"),
+            *("-f", "--socket", str(place.port), "--log", "syslog", "--log-level", "debug"),
             *("--health-script", health, "--health-interval-ms", "100"),
             *("--health-timeout-ms", "200", "--event-script", event, "--interval-ms", "400"),
+            bad_day=f"client.SYSLOG_SOCKET = {str(syslogd.path)!r}\n"
+            "client.LOG_WITHOUT_SYSLOG = '/dev/full'\n",
         )
+        syslogd.tick(time.monotonic())
         client = Daemon(command, place.path / "out", os.environ, stderr=stderr)
         place.clients.append(client)
-        init = host.greet()
+        invocation_id = host.greet()["invocation_id"]
         took = []
         until = time.monotonic() + seconds
         while time.monotonic() < until:
+            syslogd.tick(time.monotonic())
             began = time.monotonic()
             host.send("challenge", heartbeat_challenge=7)
             while host.receive()["msg_type"] != "challenge_response":
                 pass
             took.append(time.monotonic() - began)
             for _ in range(20):
-                host.notify(init["invocation_id"], "stop", timeout_ms=300)
+                host.notify(invocation_id, "stop", timeout_ms=300)
             time.sleep(max(0.0, INTERVAL_SECS - took[-1]))
+    syslogd.close()
     late = sum(one > INTERVAL_SECS for one in took)
     print(f"{len(took)} challenges, {late} late, slowest {max(took) * 1000:.0f} ms")
     assert late == 0
