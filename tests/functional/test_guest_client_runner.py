@@ -1,0 +1,160 @@
+"""The guest client's children: bounded, under a deadline, and never waited for."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import time
+
+import pytest
+
+from guest.guest_client import Outcome, PathWatch, Runner, run_program
+
+
+class Turns:
+    """A runner and the loop around it."""
+
+    def __init__(self):
+        self.selector = selectors.DefaultSelector()
+        self.runner = Runner(self.selector, "the script")
+        self.outcomes = []
+
+    def start(self, command, timeout=20.0):
+        work = run_program(["/bin/sh", "-c", command])
+        self.runner.start(work, timeout, self.outcomes.append)
+
+    def until(self, condition, seconds=20.0):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline
+            for key, events in self.selector.select(0.02):
+                key.data(events)
+            self.runner.reap()
+            self.runner.tick(time.monotonic())
+
+    def outcome(self):
+        self.until(lambda: self.outcomes)
+        return self.outcomes.pop()
+
+
+@pytest.fixture
+def turns():
+    made = Turns()
+    yield made
+    made.runner.kill()
+    made.selector.close()
+
+
+def test_of_what_a_script_prints_only_the_beginning_is_kept(turns):
+    turns.start("echo first; yes | head -c 3000000")
+    assert turns.outcome() == Outcome(0, "first", "", False)
+    assert len(turns.selector.get_map()) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "status"), [("exit 3", 3), ("kill -9 $$", -9), ("kill -PIPE $$", -13)]
+)
+def test_how_a_script_ended(turns, command, status):
+    turns.start(command)
+    assert turns.outcome() == Outcome(status, "", "", False)
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"), [("/nonexistent", "No such file"), ("/dev", "Permission denied")]
+)
+def test_a_script_that_cannot_be_started_is_an_outcome(turns, path, problem):
+    turns.runner.start(run_program([path]), 20.0, turns.outcomes.append)
+    outcome = turns.outcome()
+    assert outcome.status is None
+    assert problem in outcome.problem
+    assert not outcome.timed_out
+
+
+def test_what_a_script_inherits(turns):
+    """No descriptor but 0 to 2, no signal blocked or ignored, whatever the client has."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        turns.start("ls /proc/self/fd | wc -l; ")
+        assert turns.outcome().line == "4"
+        turns.start("grep -c -E 'Sig(Blk|Ign):.0+$' /proc/self/status")
+        assert turns.outcome().line == "2"
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+
+
+def test_a_background_child_does_not_delay_the_outcome(turns):
+    began = time.monotonic()
+    turns.start("sleep 30 & echo yes")
+    assert turns.outcome() == Outcome(0, "yes", "", False)
+    assert time.monotonic() - began < 10
+
+
+def test_a_slow_script_is_killed_with_its_children(turns, tmp_path):
+    turns.start(f"sleep 60 & echo $! >{tmp_path}/pid; echo started; wait", timeout=1.0)
+    outcome = turns.outcome()
+    assert outcome == Outcome(None, "started", "no answer from the script in 1 s", True)
+    pid = int((tmp_path / "pid").read_text())
+    turns.until(lambda: not os.path.exists(f"/proc/{pid}") or "Z" in state(pid), 5)
+
+
+def state(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
+def test_a_superseded_run_is_not_heard_of(turns):
+    turns.start("sleep 60; echo old")
+    turns.start("echo new")
+    assert turns.outcome().line == "new"
+    turns.until(lambda: not turns.runner.running)
+    assert turns.outcomes == []
+
+
+class Watched:
+    """A path, and how often it was said to be there."""
+
+    def __init__(self, path):
+        self.calls = 0
+        self.selector = selectors.DefaultSelector()
+        self.watch = PathWatch(self.selector, str(path))
+        self.watch.start(self._called)
+
+    def _called(self):
+        self.calls += 1
+
+    def turn(self):
+        for key, events in self.selector.select(0):
+            key.data(events)
+        return self.calls
+
+
+def test_a_path_is_waited_for(tmp_path):
+    watched = Watched(tmp_path / "port")
+    assert not watched.watch.blind
+    (tmp_path / "other").touch()
+    assert watched.turn() == 0
+    (tmp_path / "port").touch()
+    assert watched.turn() == 1
+    (tmp_path / "port").unlink()
+    assert watched.turn() == 1
+
+
+def test_a_path_is_waited_for_from_the_nearest_directory(tmp_path):
+    watched = Watched(tmp_path / "a" / "b" / "port")
+    (tmp_path / "b").mkdir()
+    assert watched.turn() == 0
+    (tmp_path / "a").mkdir()
+    assert watched.turn() == 1
+    watched.watch.stop()
+
+
+def test_a_directory_that_goes_is_told(tmp_path):
+    (tmp_path / "a").mkdir()
+    watched = Watched(tmp_path / "a" / "port")
+    (tmp_path / "a").rmdir()
+    assert watched.turn() == 1
+
+
+def test_a_relative_or_empty_path_ends_the_search():
+    assert Watched("").watch.blind
