@@ -9,7 +9,7 @@ from bench._measure import microseconds, show
 from guestmtce.core.server.instance import Instance
 from guestmtce.core.server.machine import Attempt, TimerName
 from guestmtce.core.server.worker import Worker
-from guestmtce.core.shared.config import ServerSettings
+from guestmtce.core.shared.settings import ServerSettings
 from tests.peers import wire
 
 UUID = "8d80875b-fa73-4ccb-bce3-1cd4df104401"

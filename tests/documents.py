@@ -14,7 +14,7 @@ from typing import Any
 from guestmtce.core.agent import vim_health
 from guestmtce.core.server import connect, heartbeat, vote
 from guestmtce.core.server.machine import Row
-from guestmtce.core.shared.config import AgentSettings, ServerSettings
+from guestmtce.core.shared.settings import AgentSettings, ServerSettings
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -28,7 +28,7 @@ def settings() -> str:
     rows: dict[tuple[str, str], dataclasses.Field[object]] = {}
     for name, kind in (("guestServer", ServerSettings), ("guestAgent", AgentSettings)):
         for row in dataclasses.fields(kind):
-            key = row.metadata["section"], row.metadata["key"]
+            key = row.metadata["at"]
             owners.setdefault(key, []).append(name)
             rows[key] = row
     lines = ["| setting | of | default | reload | meaning |", "| --- | --- | --- | --- | --- |"]

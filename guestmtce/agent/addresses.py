@@ -10,8 +10,8 @@ import errno
 import logging
 from collections.abc import Callable
 
-from guestmtce.core.shared.config import AgentSettings
 from guestmtce.core.shared.errors import StartError
+from guestmtce.core.shared.settings import AgentSettings
 from guestmtce.runtime.address import family_of, is_loopback
 from guestmtce.runtime.datagram import DatagramSocket, bound_socket
 from guestmtce.runtime.hosts import HostsFile

@@ -23,11 +23,10 @@ from guestmtce.core.agent.inventory import Host, count_heartbeating
 from guestmtce.core.agent.lanes import Kind
 from guestmtce.core.agent.outbox import BURST_SECS
 from guestmtce.core.agent.schedule import Schedule
-from guestmtce.core.shared import config
-from guestmtce.core.shared.config import AgentSettings, PlatformConf
 from guestmtce.core.shared.errors import StartError
 from guestmtce.core.shared.limits import EveryNth
 from guestmtce.core.shared.mtc_message import MtcMessage, Record
+from guestmtce.core.shared.settings import AgentSettings, management_interface
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, canonical_uuid
 from guestmtce.runtime import files
@@ -47,14 +46,13 @@ _LOG_EVERY = 20
 class GuestAgent:
     """The daemon on its loop. `root` prefixes every absolute path; `core` decides everything."""
 
-    def __init__(
-        self, loop: Loop, settings: AgentSettings, platform: PlatformConf, hostname: str, root: str
-    ) -> None:
+    def __init__(self, loop: Loop, settings: AgentSettings, hostname: str, root: str) -> None:
         self.settings = settings
         self.hostname = hostname
         self._loop = loop
         self._hosts = HostsFile(files.under(root, "/etc/hosts"))
-        self.own = OwnAddresses(settings, hostname, self._hosts, platform.management_interface)
+        interface = management_interface(files.reader(root))
+        self.own = OwnAddresses(settings, hostname, self._hosts, interface)
         self.core = Agent(self, self._event_dropped)
         self.schedule = Schedule(loop.time())
         self.server_link = ServerLink(
@@ -92,12 +90,8 @@ class GuestAgent:
         self.vim_api.finish(done)
 
     def reload(self, settings: AgentSettings) -> None:
-        """Take over what can change while running (SIGHUP); name the rest in the log."""
-        self.settings, applied, deferred = config.changes(self.settings, settings)
-        for name in applied:
-            log.info("%s changed", name)
-        for name in deferred:
-            log.warning("%s changed: it needs a restart", name)
+        """Go by these settings from now on (SIGHUP)."""
+        self.settings = settings
         self._resolve()
 
     def send(self, host: Host, command: Command, record: Record) -> None:
@@ -208,10 +202,6 @@ class GuestAgent:
     def overruns(self) -> int:
         """Datagrams that the kernel dropped because we were too slow."""
         return self.server_link.receiver.overruns + self.mtc_link.receiver.overruns
-
-    def configuration(self) -> str:
-        """Return the settings in force."""
-        return config.describe(self.settings)
 
     def problems(self) -> list[str]:
         """Return what makes this daemon degraded."""

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from guestmtce.agent.addresses import OwnAddresses, Receiver
 from guestmtce.core.shared import mtc_message
-from guestmtce.core.shared.config import AgentSettings
 from guestmtce.core.shared.errors import PeerError, ProtocolError
 from guestmtce.core.shared.mtc_message import MtcMessage
+from guestmtce.core.shared.settings import AgentSettings
 from guestmtce.core.shared.vocabulary import Command
 from guestmtce.runtime.intake import Intake
 from guestmtce.runtime.loop import Loop

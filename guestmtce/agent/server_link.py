@@ -12,9 +12,9 @@ from collections.abc import Callable
 from guestmtce.agent.addresses import OwnAddresses, Receiver
 from guestmtce.core.agent.inventory import Host, Inventory
 from guestmtce.core.shared import mtc_message
-from guestmtce.core.shared.config import AgentSettings
 from guestmtce.core.shared.errors import PeerError
 from guestmtce.core.shared.mtc_message import MtcMessage, Record
+from guestmtce.core.shared.settings import AgentSettings
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command
 from guestmtce.runtime.intake import Intake

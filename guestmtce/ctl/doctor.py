@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from guestmtce.core.shared import config
 from guestmtce.core.shared.condition import duration
+from guestmtce.core.shared.config import Configuration, Reader
+from guestmtce.core.shared.settings import load_agent, load_server
 from guestmtce.ctl.table import Style, cell
 from guestmtce.runtime import files
 from guestmtce.runtime.hosts import HOSTS_PATH, HostsFile
@@ -113,9 +114,9 @@ def _not_running(daemon: str, patient: Patient) -> Finding:
     return Finding(Level.CRITICAL, daemon, "does not run", remedy)
 
 
-_LOADERS: dict[str, Callable[[config.Reader], config.Loaded[Any]]] = {
-    "guestServer": config.load_server,
-    "guestAgent": config.load_agent,
+_LOADERS: dict[str, Callable[[Reader], Configuration[Any]]] = {
+    "guestServer": load_server,
+    "guestAgent": load_agent,
 }
 
 
@@ -144,7 +145,7 @@ def _names(patient: Patient) -> Iterator[Finding]:
 
 
 def _channels(patient: Patient) -> Iterator[Finding]:
-    loaded = config.load_server(files.reader(patient.root))
+    loaded = load_server(files.reader(patient.root))
     directory = loaded.settings.channel_directory if loaded.settings else "/var/lib/libvirt/qemu"
     try:
         names = os.listdir(patient.path(directory))
@@ -257,7 +258,7 @@ def _vim_plugin(patient: Patient) -> Iterator[Finding]:
 
 def _vim_port(patient: Patient) -> Iterator[Finding]:
     """Look into the kernel's table; to connect would hold the VIM up."""
-    loaded = config.load_agent(files.reader(patient.root))
+    loaded = load_agent(files.reader(patient.root))
     port = loaded.settings.vim_port if loaded.settings else 30002
     wanted = f":{port:04X}"
     tables = [text for path in TCP_TABLES if (text := patient.text(path)) is not None]

@@ -6,19 +6,20 @@ Replaces daemon_main and daemon_signal. The daemon proper is an `App`.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from guestmtce import __version__
+from guestmtce.core.shared import config
+from guestmtce.core.shared.config import Configuration, Reader, Settings
 from guestmtce.core.shared.errors import GuestError
-from guestmtce.runtime import files, options, process
+from guestmtce.runtime import dump, files, options, process
 from guestmtce.runtime import log as logs
 from guestmtce.runtime.control import Answer, ControlServer, Handler
 from guestmtce.runtime.loop import Loop, Timer
@@ -35,65 +36,8 @@ _LINES_AT_ONCE = 5
 _LINES_PAUSE_SECS = 0.01
 _HEALTHY = "I'm healthy: Here is my config ..."
 
-S = TypeVar("S")
-T = TypeVar("T")
-S_co = TypeVar("S_co", covariant=True)
-S_contra = TypeVar("S_contra", contravariant=True)
-
-
-class Loaded(Protocol[S_co]):
-    """What an app's own reading of its configuration returns."""
-
-    @property
-    def settings(self) -> S_co | None:
-        """The settings, None if there are problems."""
-
-    @property
-    def effective(self) -> str:
-        """One setting a line; empty without settings."""
-
-    @property
-    def problems(self) -> Sequence[Exception]:
-        """What keeps the daemon from starting."""
-
-    @property
-    def warnings(self) -> Sequence[str]:
-        """What does not."""
-
-    @property
-    def hostname(self) -> str | None:
-        """The host's name, if the configuration gives one."""
-
-    @property
-    def debug(self) -> int:
-        """The debug level."""
-
-
-@dataclass(frozen=True)
-class Configuration(Generic[S]):
-    """What reading the configuration came to. `settings` is None only if there are problems.
-
-    `effective` has one setting a line; `problems` and `warnings` name file, line and key.
-    """
-
-    settings: S | None
-    effective: str
-    problems: Sequence[str]
-    warnings: Sequence[str]
-    hostname: str
-    debug: int = 0
-
-    @classmethod
-    def of(cls, loaded: Loaded[S]) -> Configuration[S]:
-        """Return it for what was loaded; the host has its own name where none is given."""
-        return cls(
-            settings=loaded.settings,
-            effective=loaded.effective,
-            problems=[str(problem) for problem in loaded.problems],
-            warnings=loaded.warnings,
-            hostname=loaded.hostname or socket.gethostname(),
-            debug=loaded.debug,
-        )
+S = TypeVar("S", bound=Settings)
+S_contra = TypeVar("S_contra", bound=Settings, contravariant=True)
 
 
 class App(Protocol[S_contra]):
@@ -106,10 +50,7 @@ class App(Protocol[S_contra]):
         """Close everything, flush what goes out within FLUSH_SECS, then call `done()`."""
 
     def reload(self, settings: S_contra) -> None:
-        """Take over what can change while running (SIGHUP); log what needs a restart."""
-
-    def configuration(self) -> str:
-        """Return the settings in force, one a line."""
+        """Go by these settings from now on; only those have changed that may (SIGHUP)."""
 
     def problems(self) -> list[str]:
         """Return what makes this daemon degraded, one sentence each; [] when healthy."""
@@ -127,42 +68,53 @@ class App(Protocol[S_contra]):
         """Return the control commands beyond status, dump and metrics, by name."""
 
 
-def run_daemon(
-    name: str,
-    arguments: Sequence[str],
-    *,
-    purpose: str,
-    configure: Callable[[Options], Configuration[S]],
-    build: Callable[[Loop, S, Options], App[S]],
-) -> int:
-    """Run daemon `name` with command line `arguments` until it is stopped; return its status.
+@dataclass(frozen=True)
+class Program(Generic[S]):
+    """One of the daemons, as `run_daemon` runs it.
 
-    `configure` reads every file and never raises for what is in them; `build` makes the app
-    and does not bind yet. Unless `-f` is given the caller's process exits when the daemon has
-    started, and the daemon is a child of it. Raises SystemExit.
+    `load` reads the configuration with the reader that it is given, and never raises for what
+    is in the files; `app(loop, settings, hostname, root)` makes the daemon proper and does not
+    bind yet.
+    """
+
+    name: str
+    purpose: str
+    load: Callable[[Reader], Configuration[S]]
+    app: Callable[[Loop, S, str, str], App[S]]
+
+
+def run_daemon(program: Program[S], arguments: Sequence[str]) -> int:
+    """Run a program with command line `arguments` until it is stopped; return its status.
+
+    Unless `-f` is given the caller's process exits when the daemon has started, and the daemon
+    is a child of it. Raises SystemExit.
     """
     process.open_standard()
-    chosen = options.parse(name, arguments, purpose)
+    name = program.name
+    chosen = options.parse(name, arguments, program.purpose)
     for letter in chosen.ignored:
         _print_error(f"{name}: option {letter} of the old daemon is ignored")
-    configuration = configure(chosen)
+    configuration = program.load(files.reader(chosen.root))
     if chosen.check_config:
         return check_config(configuration)
     for problem in configuration.problems:
         _print_error(f"{name}: {problem}")
     settings = configuration.settings
-    if configuration.problems or settings is None:
+    if settings is None:
         return 1
     if chosen.verbose:
         _print(configuration.effective)
     startup = process.Startup(name) if chosen.foreground else process.daemonise(name)
-    _become(name, arguments, chosen, configuration)
+    hostname = settings.hostname or socket.gethostname()
+    _become(name, hostname, arguments, chosen, settings.debug)
+    for warning in configuration.warnings:
+        log.warning("%s", warning)
     loop = Loop()
     try:
-        app = build(loop, settings, chosen)
+        app = program.app(loop, settings, hostname, chosen.root)
     except (GuestError, OSError) as error:
         return _cannot_start(startup, error)
-    return Daemon(name, chosen, configure, loop, app).run(startup)
+    return Daemon(program, chosen, settings, loop, app).run(startup)
 
 
 def _cannot_start(startup: process.Startup, error: Exception) -> int:
@@ -174,7 +126,7 @@ def _cannot_start(startup: process.Startup, error: Exception) -> int:
 
 
 def _become(
-    name: str, arguments: Sequence[str], chosen: Options, configuration: Configuration[S]
+    name: str, hostname: str, arguments: Sequence[str], chosen: Options, debug: int
 ) -> None:
     """Give the process its name, its limits and its log."""
     process.set_name(name, arguments)
@@ -182,16 +134,14 @@ def _become(
     process.raise_descriptor_limit()
     logs.setup(
         name,
-        configuration.hostname,
+        hostname,
         foreground=chosen.foreground,
         syslog=chosen.syslog,
         root=chosen.root,
-        debug=_debug(chosen, configuration),
+        debug=debug if chosen.debug is None else chosen.debug,
     )
     for letter in chosen.ignored:
         log.warning("option %s of the old daemon is ignored", letter)
-    for warning in configuration.warnings:
-        log.warning("%s", warning)
 
 
 def check_config(configuration: Configuration[S]) -> int:
@@ -209,16 +159,11 @@ class Daemon(Generic[S]):
     """One run of an app: from its pidfile to its removal."""
 
     def __init__(
-        self,
-        name: str,
-        chosen: Options,
-        configure: Callable[[Options], Configuration[S]],
-        loop: Loop,
-        app: App[S],
+        self, program: Program[S], chosen: Options, settings: S, loop: Loop, app: App[S]
     ) -> None:
-        self._name = name
+        self._program = program
         self._options = chosen
-        self._configure = configure
+        self._settings = settings
         self._loop = loop
         self._app = app
         self._started = loop.time()
@@ -228,7 +173,7 @@ class Daemon(Generic[S]):
         self._dumping: Timer | None = None
         self._commands: dict[str, Handler] = {
             "status": lambda _request: self.status(),
-            "dump": lambda _request: app.dump(),
+            "dump": lambda _request: self.dump(),
             "metrics": lambda _request: {"metrics": app.metrics()},
             **app.commands(),
         }
@@ -242,7 +187,7 @@ class Daemon(Generic[S]):
             self._release()
             return status
         startup.ready()
-        log.info("%s %s runs, pid %d", self._name, __version__, os.getpid())
+        log.info("%s %s runs, pid %d", self._program.name, __version__, os.getpid())
         self._loop.run()
         self._release()
         log.info("stopped")
@@ -252,7 +197,7 @@ class Daemon(Generic[S]):
         """Return the answer to the control command `status`."""
         problems = self._app.problems()
         return {
-            "daemon": self._name,
+            "daemon": self._program.name,
             "version": __version__,
             "pid": os.getpid(),
             "uptime_secs": round(self._loop.time() - self._started),
@@ -260,6 +205,10 @@ class Daemon(Generic[S]):
             "problems": problems,
             "summary": self._app.summary(),
         }
+
+    def dump(self) -> Answer:
+        """Return the answer to the control command `dump`."""
+        return {"configuration": config.describe(self._settings).splitlines(), **self._app.dump()}
 
     def _start(self) -> None:
         self._pidfile.acquire()
@@ -288,16 +237,23 @@ class Daemon(Generic[S]):
         self._app.stop(self._loop.stop)
 
     def _reload(self) -> None:
-        configuration = self._configure(self._options)
+        """Read the configuration again; what may change while running changes (SIGHUP)."""
+        configuration = self._program.load(files.reader(self._options.root))
         for warning in configuration.warnings:
             log.warning("%s", warning)
-        if configuration.problems or configuration.settings is None:
+        if configuration.settings is None:
             for problem in configuration.problems:
                 log.error("%s", problem)
             log.error("the configuration is broken; the one in force stays")
             return
-        logs.set_debug(_debug(self._options, configuration))
-        self._app.reload(configuration.settings)
+        self._settings, applied, deferred = config.changes(self._settings, configuration.settings)
+        for name in applied:
+            log.info("%s changed", name)
+        for name in deferred:
+            log.warning("%s changed: it needs a restart", name)
+        if self._options.debug is None:
+            logs.set_debug(self._settings.debug)
+        self._app.reload(self._settings)
         log.info("the configuration was read again")
 
     def _answer(self, request: dict[str, Any]) -> Answer:
@@ -306,15 +262,15 @@ class Daemon(Generic[S]):
 
     def _write_health(self) -> None:
         status = self.status()
-        lines = [_HEALTHY, self._app.configuration()]
+        lines = [_HEALTHY, config.describe(self._settings)]
         lines += [f"{key} = {status[key]}" for key in ("daemon", "version", "pid", "uptime_secs")]
-        lines += [f"{key} = {_encode(value)}" for key, value in status["summary"].items()]
+        lines += [f"{key} = {dump.encode(value)}" for key, value in status["summary"].items()]
         lines += [f"problem: {problem}" for problem in status["problems"]]
         self._write("info", lines)
 
     def _write_dump(self) -> None:
         """Write the state as JSON, an item a line, and log as much of it as is sensible."""
-        lines = list(_json_lines(self._app.dump()))
+        lines = list(dump.lines(self.dump()))
         self._write("dump", lines)
         if len(lines) > _MAX_LOGGED_LINES:
             more = len(lines) - _MAX_LOGGED_LINES
@@ -340,41 +296,7 @@ class Daemon(Generic[S]):
             log.error("cannot write %s: %s", path, error.strerror)
 
     def _run_path(self, suffix: str) -> str:
-        return files.under(self._options.root, f"/var/run/{self._name}.{suffix}")
-
-
-_encode = json.JSONEncoder(default=str).encode
-
-
-def _json_lines(members: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a JSON object with a line for each item of each member, so that grep finds it."""
-    yield "{"
-    for key, comma in _with_commas(members):
-        value = members[key]
-        if isinstance(value, Mapping):
-            yield f"{_encode(key)}: {{"
-            for name, inner in _with_commas(value):
-                yield f"  {_encode(str(name))}: {_encode(value[name])}{inner}"
-            yield f"}}{comma}"
-        elif isinstance(value, (list, tuple)):
-            yield f"{_encode(key)}: ["
-            for index, inner in _with_commas(range(len(value))):
-                yield f"  {_encode(value[index])}{inner}"
-            yield f"]{comma}"
-        else:
-            yield f"{_encode(key)}: {_encode(value)}{comma}"
-    yield "}"
-
-
-def _with_commas(items: Collection[T]) -> Iterator[tuple[T, str]]:
-    """Yield each item with the comma that follows it, the last one without."""
-    last = len(items) - 1
-    for index, item in enumerate(items):
-        yield item, "," if index < last else ""
-
-
-def _debug(chosen: Options, configuration: Configuration[S]) -> int:
-    return configuration.debug if chosen.debug is None else chosen.debug
+        return files.under(self._options.root, f"/var/run/{self._program.name}.{suffix}")
 
 
 def _describe(error: Exception) -> str:

@@ -12,10 +12,10 @@ import logging
 from collections.abc import Callable, Mapping
 
 from guestmtce.core.shared import mtc_message
-from guestmtce.core.shared.config import ServerSettings
 from guestmtce.core.shared.errors import PeerError, ProtocolError, StartError
 from guestmtce.core.shared.limits import EveryNth
 from guestmtce.core.shared.mtc_message import MtcMessage, Ready, Record
+from guestmtce.core.shared.settings import ServerSettings
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command
 from guestmtce.runtime.datagram import DatagramSocket, bound_socket

@@ -15,10 +15,9 @@ from typing import Any
 
 from guestmtce.core.server.guest_protocol import CHALLENGE_LIMIT
 from guestmtce.core.server.worker import Worker
-from guestmtce.core.shared import config
-from guestmtce.core.shared.config import PlatformConf, ServerSettings
 from guestmtce.core.shared.errors import PeerError
 from guestmtce.core.shared.mtc_message import Ask, HostState, InstanceState, MtcMessage, Record
+from guestmtce.core.shared.settings import ServerSettings, management_interface
 from guestmtce.core.shared.vocabulary import Command, Notification, canonical_uuid
 from guestmtce.runtime import files
 from guestmtce.runtime.control import Handler
@@ -46,9 +45,7 @@ STALL_EPISODE_SECS = 10.0
 class GuestServer:
     """The daemon on its loop. `root` prefixes every absolute path."""
 
-    def __init__(
-        self, loop: Loop, settings: ServerSettings, platform: PlatformConf, hostname: str, root: str
-    ) -> None:
+    def __init__(self, loop: Loop, settings: ServerSettings, hostname: str, root: str) -> None:
         self.hostname = hostname
         self.channels: dict[str, Channel] = {}
         self.worker = Worker(
@@ -77,7 +74,7 @@ class GuestServer:
             settings,
             hostname,
             hosts=HostsFile(self._path("/etc/hosts")),
-            management_interface=platform.management_interface,
+            management_interface=management_interface(files.reader(root)),
             handlers=handlers,
         )
         self._metrics = ServerMetrics(loop, self)
@@ -116,12 +113,8 @@ class GuestServer:
         done()
 
     def reload(self, settings: ServerSettings) -> None:
-        """Take over what can change while running (SIGHUP); name the rest in the log."""
-        self.worker.settings, applied, deferred = config.changes(self.settings, settings)
-        for name in applied:
-            log.info("%s changed", name)
-        for name in deferred:
-            log.warning("%s changed: it needs a restart", name)
+        """Go by these settings from now on (SIGHUP)."""
+        self.worker.settings = settings
         self.link.reload(self.settings)
         self._metrics.start(self._metrics_path())
 
@@ -300,14 +293,9 @@ class GuestServer:
     def dump(self) -> dict[str, Any]:
         """Return the full state."""
         return {
-            "configuration": self.configuration().splitlines(),
             "summary": self.summary(),
             "instances": self._instances(),
         }
-
-    def configuration(self) -> str:
-        """Return the settings in force as ini text."""
-        return config.describe(self.settings)
 
     def metrics(self) -> str:
         """Return the metrics as Prometheus text."""

@@ -135,9 +135,9 @@ def test_signals(rig):
     rig.wait_until(health.exists)
     rig.daemon.signal(signal.SIGUSR2)
     rig.wait_until((rig.root.path / "var/run/guestAgent.dump").exists)
-    rig.configure({"agent": {"vim_cmd_port": 1, "hbs_failure_threshold": 3}})
+    rig.configure({"agent": {"vim_cmd_port": 1}, "debug": {"debug_level": 1}})
     rig.daemon.signal(signal.SIGHUP)
-    rig.daemon.wait_for_log("[agent] hbs_failure_threshold changed")
+    rig.daemon.wait_for_log("[debug] debug_level changed")
     rig.daemon.wait_for_log("[agent] vim_cmd_port changed: it needs a restart")
     assert rig.create() == 400, "and it goes on where it was"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from guestmtce.core.shared.config import ServerSettings
+from guestmtce.core.shared.settings import ServerSettings
 from guestmtce.runtime.loop import Loop
 from guestmtce.runtime.options import Options
 from guestmtce.server import main

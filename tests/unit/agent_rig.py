@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from guestmtce.agent.app import GuestAgent
-from guestmtce.core.shared.config import AgentSettings, PlatformConf
+from guestmtce.core.shared.settings import AgentSettings
 from guestmtce.runtime.datagram import DatagramSocket, bound_socket
 from tests.peers import wire
 from tests.peers.root import COMPUTE_0, COMPUTE_1, CONTROLLER, CONTROLLER_0, free_ports
@@ -347,7 +347,7 @@ class AgentRig(PeersRig):
         (Path(self._root.name) / "etc/hosts").write_text("".join(lines))
 
     def build(self) -> GuestAgent:
-        return GuestAgent(self.loop, self.settings, PlatformConf(), "controller-0", self._root.name)
+        return GuestAgent(self.loop, self.settings, "controller-0", self._root.name)
 
     def start(self) -> AgentRig:
         self.agent.start()

@@ -18,8 +18,8 @@ from guestmtce.core.server.heartbeat import HeartbeatState
 from guestmtce.core.server.instance import Instance
 from guestmtce.core.server.machine import Attempt, TimerName
 from guestmtce.core.server.worker import Worker
-from guestmtce.core.shared.config import ServerSettings
 from guestmtce.core.shared.mtc_message import Record
+from guestmtce.core.shared.settings import ServerSettings
 from guestmtce.core.shared.vocabulary import Command, Event, Notification
 
 UUID = "8d80875b-fa73-4ccb-bce3-1cd4df104401"

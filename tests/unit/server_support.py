@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from guestmtce.core.shared.config import PlatformConf, ServerSettings
+from guestmtce.core.shared.settings import ServerSettings
 from guestmtce.server.app import GuestServer
 from tests.peers import wire
 from tests.peers.reactor import unix_listener
@@ -203,9 +203,7 @@ class Server:
         self.loop = SimulatedLoop()
         self.agent = Agent(self.loop, controller, agent_port, (address, server_port))
         self.guests: list[Guest] = []
-        self.app = GuestServer(
-            self.loop, self.settings, PlatformConf(), "compute-0", str(self.root)
-        )
+        self.app = GuestServer(self.loop, self.settings, "compute-0", str(self.root))
 
     def write_hosts(self, text: str) -> None:
         (self.root / "etc/hosts").write_text(text)

@@ -23,7 +23,7 @@ from guestmtce.runtime import control
 
 UUID = "8d1b2c3e-1111-2222-3333-444455556666"
 BIN = Path(__file__).parents[2] / "bin" / "guestctl"
-EXAMPLE = Path(__file__).with_name("example_daemon.py")
+EXAMPLE = Path(__file__).parents[1] / "functional/example_daemon.py"
 
 SERVER = {
     "daemon": "guestServer",
@@ -459,7 +459,7 @@ def guestctl(root, *arguments, **how):
 @pytest.fixture
 def running(tmp_path):
     """A guestServer with nothing in it, under a root."""
-    (tmp_path / "example.ini").write_text("grün", encoding="utf-8")
+    (tmp_path / "example.ini").write_text("[a]\nword = grün\n", encoding="utf-8")
     command = [sys.executable, str(EXAMPLE), "guestServer", "--root", str(tmp_path)]
     subprocess.run(command, check=True, timeout=20)
     pid = int((tmp_path / "var/run/guestServer.pid").read_text())

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from guestmtce.core.shared.config import ServerSettings
+from guestmtce.core.shared.settings import ServerSettings
 
 
 @dataclass

@@ -16,15 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from guestmtce.core.shared.errors import StartError
-from guestmtce.runtime import control, files, options
-from guestmtce.runtime.options import split_legacy
-from guestmtce.runtime.pidfile import PidFile
+from guestmtce.runtime import control
 
 EXAMPLE = str(Path(__file__).with_name("example_daemon.py"))
 NAME = "guestExample"
 # Generous: the machine is shared. The daemon itself needs a tenth of a second.
 PATIENCE = 20.0
+EFFECTIVE = "[a]\nword = fine\nfixed = 0\n[host]\nname = host-1\n[debug]\nlevel = 0\n"
 
 
 def wait_for(condition, what="the condition"):
@@ -43,12 +41,14 @@ class Place:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.pids = set()
+        self.set("")
 
     def path(self, suffix: str) -> Path:
         return self.root / "var/run" / f"{NAME}.{suffix}"
 
-    def set(self, word: str) -> None:
-        (self.root / "example.ini").write_text(word)
+    def set(self, word: str, more: str = "") -> None:
+        """Write the configuration: how to behave, and further lines."""
+        (self.root / "example.ini").write_text(f"[a]\nword = {word}\n{more}")
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, EXAMPLE, NAME, "--root", str(self.root), *arguments]
@@ -205,12 +205,13 @@ def test_a_failed_start_exits_1_with_the_reason_on_stderr(place, word, reason):
 
 def test_every_problem_of_the_configuration_is_named(place):
     """ "missing → a clear error, exit 1", and nothing is left behind."""
-    place.set("wrong")
+    place.set("wrong", "what is this\n")
     done = place.start()
     assert done.returncode == 1
     ini = place.root / "example.ini"
     assert done.stderr == (
-        f"{NAME}: {ini}:1: [a] b = 'x': not a number\n{NAME}: {ini}:2: [a] c is missing\n"
+        f"{NAME}: {ini}:2: [a] word = 'wrong': not a way to behave\n"
+        f"{NAME}: {ini}:3: neither [section] nor key = value\n"
     )
     assert not (place.root / "var").exists()
 
@@ -265,37 +266,6 @@ def test_many_starts_at_once_leave_exactly_one(place):
     assert codes == [0, 1, 1, 1]
 
 
-def test_a_lock_on_a_file_that_was_removed_is_not_taken_for_ours(tmp_path, monkeypatch):
-    """Between opening and locking, the one that ran may have removed its file."""
-    path = str(tmp_path / "d.pid")
-    removed = []
-    flock = fcntl.flock
-
-    def remove_then_lock(fd, how):
-        if not removed:
-            removed.append(fd)
-            os.unlink(path)
-        flock(fd, how)
-
-    monkeypatch.setattr(fcntl, "flock", remove_then_lock)
-    pidfile = PidFile(path)
-    pidfile.acquire()
-    assert files.read_text(path) == f"{os.getpid()}\n"
-    with pytest.raises(StartError, match=f"pid {os.getpid()}"):
-        PidFile(path).acquire()
-    pidfile.release()
-    pidfile.release()
-    assert not os.path.exists(path)
-
-
-def test_a_pidfile_that_is_a_link_is_not_written_through(tmp_path):
-    (tmp_path / "target").write_text("precious")
-    (tmp_path / "d.pid").symlink_to(tmp_path / "target")
-    with pytest.raises(OSError, match="symbolic links"):
-        PidFile(str(tmp_path / "d.pid")).acquire()
-    assert (tmp_path / "target").read_text() == "precious"
-
-
 # Stopping
 
 
@@ -342,10 +312,15 @@ def test_sigusr1_writes_the_health_file_again(place):
         "I'm healthy: Here is my config ...",
         "[a]",
         "word = word",
+        "fixed = 0",
+        "[host]",
+        "name = host-1",
+        "[debug]",
+        "level = 0",
         f"daemon = {NAME}",
         "version = 1.0.0",
         f"pid = {place.pid}",
-        lines.splitlines()[6],
+        lines.splitlines()[11],
         "instances = 3",
         'word = "word"',
     ]
@@ -376,19 +351,22 @@ def test_a_large_dump_is_logged_in_part(place):
 def test_sighup_reads_the_configuration_again(place):
     place.set("before")
     place.start()
-    place.set("after")
+    place.set("after", "fixed = 1\n")
     place.signal(signal.SIGHUP)
     wait_for(lambda: place.ask(command="status")["summary"]["word"] == "after")
+    assert "[a] word changed" in place.log()
+    assert "[a] fixed changed: it needs a restart" in place.log()
+    assert place.ask(command="dump")["configuration"][:3] == ["[a]", "word = after", "fixed = 0"]
 
 
 def test_a_broken_configuration_changes_nothing(place):
     """ "A broken file changes nothing", and says what is wrong."""
     place.set("before")
     place.start()
-    place.set("wrong\x1b[1m")
+    place.set("wrong", "\x1b[1m\n")
     place.signal(signal.SIGHUP)
     wait_for(lambda: "the configuration is broken" in place.log())
-    assert "example.ini:1: [a] b = 'x': not a number" in place.log()
+    assert "example.ini:2: [a] word = 'wrong': not a way to behave" in place.log()
     assert place.ask(command="status")["summary"]["word"] == "before"
 
 
@@ -468,27 +446,27 @@ def test_a_full_stderr_does_not_stop_the_daemon(place):
 
 
 def test_check_config_prints_and_starts_nothing(place):
-    place.set("fine")
+    place.set("fine", "odd = 1\n")
     done = place.start("--check-config")
     ini = place.root / "example.ini"
-    assert (done.returncode, done.stdout) == (0, "[a]\nword = fine\n")
-    assert done.stderr == f"warning: {ini}:3: odd\n"
+    assert (done.returncode, done.stdout) == (0, EFFECTIVE)
+    assert done.stderr == f"warning: {ini}:3: unknown key [a] odd\n"
     assert not (place.root / "var").exists()
 
 
 def test_check_config_prints_every_problem(place):
-    place.set("wrong")
+    place.set("wrong", "stray\n")
     done = place.start("--check-config")
     assert done.returncode == 1
     assert [line.rpartition("example.ini")[2] for line in done.stderr.splitlines()] == [
-        ":1: [a] b = 'x': not a number",
-        ":2: [a] c is missing",
+        ":2: [a] word = 'wrong': not a way to behave",
+        ":3: neither [section] nor key = value",
     ]
 
 
 def test_verbose_prints_the_configuration_at_start(place):
     place.set("fine")
-    assert place.start("-v").stdout == "[a]\nword = fine\n"
+    assert place.start("-v").stdout == EFFECTIVE
 
 
 @pytest.mark.parametrize("wrong", [["--unknown"], ["-z"], ["operand"], ["-"], ["-d", "x"], ["-d"]])
@@ -522,89 +500,3 @@ def test_options_of_the_old_daemon_are_ignored_with_a_warning(place):
         f"{NAME}: option -n of the old daemon is ignored",
     ]
     assert "Warn: option -n of the old daemon is ignored" in place.log()
-
-
-@pytest.mark.parametrize(
-    ("given", "own", "ignored"),
-    [
-        ("-a", "", "-a"),
-        ("-a -l", "-l", "-a"),
-        ("-al", "-l", "-a"),
-        ("-lfa", "-l -f", "-a"),
-        ("-n 5 -f", "-f", "-n"),
-        ("-n5 -f", "-f", "-n"),
-        ("-an 5 -f", "-f", "-a -n"),
-        ("-ad 2", "-d 2", "-a"),
-        ("-d2 -t", "-d2", "-t"),
-        ("-d 2", "-d 2", ""),
-        ("--debug 2 -V", "--debug 2", "-V"),
-        ("--root /a -p", "--root /a", "-p"),
-        ("-p -V -t -g -m -n -c -u -i", "", "-p -V -t -g -m -n -c -u -i"),
-        ("-m normal -i eth0 -l", "-l", "-m -i"),
-        ("-z", "-z", ""),
-        ("-fz", "-f -z", ""),
-        ("operand", "operand", ""),
-        ("-", "-", ""),
-        ("-d", "-d", ""),
-    ],
-)
-def test_the_old_options_with_and_without_a_value(given, own, ignored):
-    assert split_legacy(given.split()) == (own.split(), ignored.split())
-
-
-def test_options_are_typed(tmp_path):
-    parsed = options.parse("x", ["-fl", "-d", "3", "--root", str(tmp_path), "-v"])
-    assert parsed == options.Options(
-        foreground=True, syslog=True, debug=3, verbose=True, root=str(tmp_path)
-    )
-    assert options.parse("x", ["--root", "/"]) == options.Options()
-
-
-def test_a_relative_root_is_made_absolute(tmp_path, monkeypatch):
-    """The daemon changes to `/`."""
-    monkeypatch.chdir(tmp_path)
-    assert options.parse("x", ["--root", "."]).root == str(tmp_path)
-
-
-# Files
-
-
-def test_paths_under_a_root():
-    assert files.under("", "/var/run/x") == "/var/run/x"
-    assert files.under("/", "/var/run/x") == "/var/run/x"
-    assert files.under("/tmp/r/", "/var/run/x") == "/tmp/r/var/run/x"
-
-
-def test_a_file_is_replaced_as_a_whole_with_its_mode(tmp_path):
-    path = tmp_path / "f"
-    files.write_atomic(str(path), "old")
-    with path.open() as reader:
-        files.write_atomic(str(path), "new", 0o600)
-        assert reader.read() == "old"
-    assert path.read_text() == "new"
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert os.listdir(tmp_path) == ["f"]
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    path = tmp_path / "f"
-    path.write_text("old")
-    monkeypatch.setattr(os, "replace", lambda *_args: (_ for _ in ()).throw(OSError(28, "full")))
-    with pytest.raises(OSError, match="full"):
-        files.write_atomic(str(path), "new")
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["f"]
-
-
-def test_reading_is_bounded_and_never_blocks(tmp_path):
-    (tmp_path / "f").write_bytes(b"x" * 11)
-    with pytest.raises(OSError, match="too large"):
-        files.read_text(str(tmp_path / "f"), 10)
-    assert files.read_text(str(tmp_path / "f"), 11) == "x" * 11
-    os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(OSError, match="not a regular file"):
-        files.read_text(str(tmp_path / "fifo"))
-    with pytest.raises(IsADirectoryError):
-        files.read_text(str(tmp_path))
-    (tmp_path / "latin").write_bytes(b"\xe4")
-    assert files.read_text(str(tmp_path / "latin")) == "\N{REPLACEMENT CHARACTER}"

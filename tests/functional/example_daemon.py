@@ -1,6 +1,6 @@
 """A daemon with nothing in it, to try `run_daemon` with: `example_daemon.py NAME [OPTIONS]`.
 
-Its ini is one line below the root, `word = how to behave`:
+Its ini, `/example.ini` below the root, has one setting of its own, `[a] word`, how to behave:
 refuse (does not start), crash (dies while starting), slow (never says that it has stopped),
 sick (has a problem), large (much to dump), wrong (a configuration that cannot be used).
 """
@@ -10,32 +10,35 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from dataclasses import dataclass
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
+from guestmtce.core.shared.config import load, setting
 from guestmtce.core.shared.errors import PeerError, StartError
-from guestmtce.runtime import files
-from guestmtce.runtime.daemon import Configuration, run_daemon
+from guestmtce.runtime.daemon import Program, run_daemon
 
 log = logging.getLogger("guestmtce.example.app")
 
 
-def configure(options):
-    path = files.under(options.root, "/example.ini")
-    try:
-        word = files.read_text(path).strip()
-    except OSError:
-        word = ""
-    if word.startswith("wrong"):
-        problems = [f"{path}:1: [a] b = 'x': not a number", f"{path}:2: [a] c is missing"]
-        return Configuration(None, "", problems, [], "host-1")
-    return Configuration(word, f"[a]\nword = {word}", [], [f"{path}:3: odd"], "host-1")
+def word(text: str) -> str:
+    if text == "wrong":
+        raise ValueError("not a way to behave")
+    return text
+
+
+@dataclass(frozen=True)
+class Settings:
+    word: str = setting("a", "word", word, "", live=True)
+    fixed: int = setting("a", "fixed", int, 0)
+    hostname: str | None = setting("host", "name", str, "host-1")
+    debug: int = setting("debug", "level", int, 0, live=True)
 
 
 class Example:
-    def __init__(self, loop, settings, options):
+    def __init__(self, loop, settings, hostname, root):
         self.loop = loop
-        self.word = settings
+        self.word = settings.word
 
     def start(self):
         if self.word == "refuse":
@@ -51,11 +54,8 @@ class Example:
             self.loop.call_later(0.05, done)
 
     def reload(self, settings):
-        self.word = settings
-        log.info("now %s", settings)
-
-    def configuration(self):
-        return f"[a]\nword = {self.word}"
+        self.word = settings.word
+        log.info("now %s", self.word)
 
     def problems(self):
         return ["it is sick"] if self.word == "sick" else []
@@ -83,12 +83,10 @@ class Example:
 
 
 if __name__ == "__main__":
-    sys.exit(
-        run_daemon(
-            sys.argv[1],
-            sys.argv[2:],
-            purpose="Does nothing.",
-            configure=configure,
-            build=Example,
-        )
+    example = Program(
+        name=sys.argv[1],
+        purpose="Does nothing.",
+        load=lambda read: load(Settings, "/example.ini", read, {}),
+        app=Example,
     )
+    sys.exit(run_daemon(example, sys.argv[2:]))
