@@ -150,11 +150,11 @@ class Channel:
     def _ring(self, name: TimerName, due: float) -> None:
         self.instance.timer_rang(name, self._loop.time() - due)
 
-    def report(self, command: Command, record: Record) -> None:
+    def report(self, command: Command, record: Record, why: str = "") -> None:
         """Tell guestAgent, and the log."""
         level = logging.WARNING if command in _FAULTS else logging.INFO
         if self._may_log():
-            log.log(level, "instance %s: %s", self.instance.uuid, _describe(command, record))
+            log.log(level, "%s: %s", self._who(), _describe(command, record, why))
         self._owner.report(command, record)
 
     def forget(self) -> None:
@@ -165,6 +165,11 @@ class Channel:
         """Put a line about this instance into the log."""
         if self._may_log():
             log.info("instance %s: " + text, self.instance.uuid, *args)  # noqa: G003 - a format, not a text
+
+    def _who(self) -> str:
+        """Return the instance as a log line names it: its UUID, and the VM's name if it has one."""
+        name = printable(self.instance.heartbeat.terms.name)
+        return f"instance {self.instance.uuid}" + (f" ({name})" if name else "")
 
     def _may_log(self) -> bool:
         """Whether one more line about this instance is within its share of the log."""
@@ -201,12 +206,12 @@ class Channel:
         }
 
 
-def _describe(command: Command, record: Record) -> str:
-    """Return one line for the log of what is told to guestAgent."""
-    name = command.name
+def _describe(command: Command, record: Record, why: str) -> str:
+    """Return one line for the log of what is told to guestAgent, and why."""
+    text = command.name
     if isinstance(record, VoteAnswer):
-        what = f"{record.notification} {record.event}: {record.vote}"
-        return f"{name} {what} {printable(record.reason)}".rstrip()
-    if command is Command.HEARTBEAT_ILLHEALTH and isinstance(record, InstanceInformation):
-        return f"{name} repair-action {record.corrective_action}"
-    return name
+        text += f" {record.notification} {record.event}: {record.vote}"
+        why = record.reason
+    elif command is Command.HEARTBEAT_ILLHEALTH and isinstance(record, InstanceInformation):
+        text += f" repair-action {record.corrective_action}"
+    return f"{text} ({printable(why)})" if why else text

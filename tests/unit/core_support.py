@@ -120,6 +120,8 @@ class RecordingPort:
         self.outputs: list[Any] = []
         self.sent: list[dict[str, Any]] = []
         self.reports: list[tuple[Command, dict[str, Any]]] = []
+        self.report_times: list[float] = []
+        self.whys: list[str] = []
         self.notes: list[str] = []
         self.bad: list[tuple[str, bytes]] = []
         self.timers: dict[TimerName, float] = {}
@@ -166,9 +168,11 @@ class RecordingPort:
     def cancel_timer(self, name: TimerName) -> None:
         self.timers.pop(name, None)
 
-    def report(self, command: Command, record: Record) -> None:
+    def report(self, command: Command, record: Record, why: str = "") -> None:
         assert not self.forgotten, "a report of a deleted instance"
         self.reports.append((command, record.members()))
+        self.report_times.append(self.clock.now)
+        self.whys.append(why)
         self.outputs.append(command)
 
     def forget(self) -> None:
@@ -224,7 +228,8 @@ class Rig:
         }
         if not instance.heartbeat.heartbeating:
             due.discard(TimerName.GRACE)
-        assert set(self.port.timers) == due - {None}
+        # Of no state: what came too early to be told.
+        assert set(self.port.timers) - {TimerName.ALARM} == due - {None}
         assert instance.connection.connected == self.port.open
         assert instance.heartbeat.state is HeartbeatState.WAITING_INIT or self.port.open
 

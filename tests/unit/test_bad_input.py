@@ -115,13 +115,13 @@ def test_empty_lines_are_no_messages(guest):
 
 
 def test_log_msg_that_is_not_escaped(guest):
-    """The old client does not JSON-escape `log_msg`: a bad message, never a crash."""
-    line = as_line(answer(guest.challenge, log_msg="MARK"))
+    """The old client does not JSON-escape `log_msg`: understood all the same (decision 21)."""
+    line = as_line(leaving())
     for text in (b'say "no"', b"tab\there", b"\x01", b"cut \xc3"):
-        guest.instance.received(line.replace(b"MARK", text))
-    assert guest.out() == []
-    assert counted(guest) == 4
-    assert_unharmed(guest)
+        guest.instance.received(line.replace(b"bye", text))
+    assert "nack" not in guest.out()
+    assert counted(guest) == 0
+    assert guest.instance.heartbeat.reason == "cut \ufffd"
 
 
 def test_line_break_in_log_msg_is_two_bad_messages(guest):

@@ -171,7 +171,7 @@ def test_a_miss_starts_the_sixty_seconds_again():
     assert not rig.instance.heartbeat.expecting_silence
 
 
-@pytest.mark.parametrize("end", ["exit", "reporting", "disconnect"])
+@pytest.mark.parametrize("end", ["exit", "disconnect"])
 def test_a_pause_in_the_answers_starts_the_sixty_seconds_again(end):
     """What was not asked was not answered: 10 s before a gap and one answer after is not 60."""
     rig = paused()
@@ -180,14 +180,31 @@ def test_a_pause_in_the_answers_starts_the_sixty_seconds_again(end):
     rig.beats(10)
     if end == "exit":
         rig.say(leaving())
-    elif end == "reporting":
-        rig.instance.provision(False)
-        rig.instance.provision(True)
     else:
         rig.instance.disconnected()
     rig.advance(100)
     rig.say(init())
     rig.answer()
+    assert rig.instance.heartbeat.expecting_silence
+
+
+def test_reporting_on_again_ends_the_expected_silence():
+    """The VIM switches reporting off, acts, and on again; an old agent sends nothing more."""
+    rig = paused("suspend")
+    rig.instance.provision(False)
+    rig.advance(30)
+    assert rig.instance.heartbeat.expecting_silence
+    rig.instance.provision(True)
+    assert not rig.instance.heartbeat.expecting_silence
+    rig.beat()
+    rig.advance(10)
+    assert LOSS in rig.out()
+
+
+def test_reporting_that_stays_on_ends_no_expected_silence():
+    """ADD_INST and MOD_INST with the present value change nothing."""
+    rig = paused()
+    rig.instance.provision(True)
     assert rig.instance.heartbeat.expecting_silence
 
 

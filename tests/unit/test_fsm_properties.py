@@ -58,8 +58,8 @@ class WatchingPort(RecordingPort):
         elif kind == "challenge":
             self.unanswered.append(self.clock.now)
 
-    def report(self, command: Command, record: Record) -> None:
-        super().report(command, record)
+    def report(self, command: Command, record: Record, why: str = "") -> None:
+        super().report(command, record, why)
         beat = self.instance.heartbeat
         worker = beat.worker
         if command is RUNNING:

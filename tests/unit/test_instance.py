@@ -60,7 +60,7 @@ def test_an_operator_sees_each_term_under_the_guest_s_own_name():
     assert rig.instance.for_operator() == {
         "uuid": UUID,
         "host": "compute-0",
-        "name": "vm\\u202e\\\\",
+        "name": "vm\\\\",
         "state": "waiting_challenge",
         "channel": "connected",
         "connected": True,
@@ -76,7 +76,10 @@ def test_an_operator_sees_each_term_under_the_guest_s_own_name():
         "restart_secs": 5,
         "misses": 0,
         "failures": 0,
+        "ill": False,
+        "reason": "",
         "vote": "none",
+        "last_vote": "",
     }
 
 

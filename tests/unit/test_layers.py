@@ -56,7 +56,7 @@ TIERS = [
     {"shared.stamp", "shared.outbox", "shared.inbox", "shared.delivery"},
     {"server.guest_protocol", "server.worker", "agent.vim_messages", "agent.vim_commands"},
     {"server.machine", "agent.inventory", "agent.lanes", "agent.vim_health"},
-    {"server.heartbeat", "server.connect", "server.vote", "server.instance"},
+    {"server.alarms", "server.heartbeat", "server.connect", "server.vote", "server.instance"},
     {"agent.outbox", "agent.schedule", "agent.vim_queue", "agent.vim_requests"},
     {"agent.agent"},
     {"agent.audit"},

@@ -99,6 +99,7 @@ def test_printable_is_not_ambiguous(one, other):
         ("busy", 3, "bus"),
         ("a\x00\x01\x1f\x7f\x80\x9fb", 9, "ab"),
         ("line\r\nline", 224, "lineline"),
+        ("a\u2028b\u202ec\u2066d\u061ce\u200ff", 224, "abcdef"),
         ("éé", 3, "é"),
         ("éé", 1, ""),
         ("\ud800\udc00x", 7, "\ufffd\ufffdx"),
@@ -106,7 +107,7 @@ def test_printable_is_not_ambiguous(one, other):
     ],
 )
 def test_clean(text, limit, kept):
-    """Control characters removed, U+FFFD for lone surrogates, cut at a character."""
+    """Control characters and marks removed, U+FFFD for lone surrogates, cut at a character."""
     assert clean(text, limit) == kept
 
 

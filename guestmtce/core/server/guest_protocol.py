@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn, Union
 
 from guestmtce.core.shared.errors import ProtocolError
-from guestmtce.core.shared.text import clean, decode_json, encode_json
+from guestmtce.core.shared.text import clean, decode_rough_json, encode_json
 from guestmtce.core.shared.vocabulary import (
     EVENTS,
     NOTIFICATIONS,
@@ -35,6 +35,8 @@ _INTERVAL_LIMIT_MS = 86_400_000
 _SECS_LIMIT = 86_400
 _NUMBER_LIMIT = 2**63
 _MSG_TYPE_LIMIT = 64
+_FREE_TEXT = "log_msg"
+_NACK_TYPE = "nack"
 
 
 class Terms(NamedTuple):
@@ -125,6 +127,9 @@ def decode(line: bytes) -> GuestMessage:
     None where silence is the answer (guest-channel.md, Bad input).
     """
     members = _parse(line)
+    if members.get("msg_type") == _NACK_TYPE:
+        # Answered by a nack, two that refuse each other would never end.
+        raise ProtocolError("nack")
     version = _integer(members, "version", "bad_header")
     if version < VERSION:
         raise ProtocolError("bad_version", f"Bad version: {version}, expect version: {VERSION}")
@@ -141,12 +146,9 @@ def decode(line: bytes) -> GuestMessage:
 
 
 def _parse(line: bytes) -> dict[str, Any]:
+    """Return the message's members; an old client's raw text in `log_msg` is understood."""
     try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError:
-        raise ProtocolError("not_utf8") from None
-    try:
-        members = decode_json(text)
+        members = decode_rough_json(line, _FREE_TEXT)
     except ValueError:
         raise ProtocolError("not_json") from None
     if not isinstance(members, dict):

@@ -19,8 +19,8 @@ Four silences must not be confused:
   * ours: the timer rang late by half an interval, so this host or process stood still. What the
     guest said meanwhile may be lost; nothing is counted, the challenge is sent anew.
   * an expected one: a pause or suspend has ended, so the guest cannot answer until a post-event
-    notification says that it is back, or until it has answered for a minute after all.
-    Heartbeating stands for a grace period, then STOPPED; never a loss.
+    notification says that it is back, or reporting is switched on again, or it has answered for
+    a minute after all. Heartbeating stands for a grace period, then STOPPED; never a loss.
   * an unreported one: reporting of the instance is off. STOPPED, never a loss.
 
 What depends on counters or settings becomes an input of its own in `tick` and `response`
@@ -32,11 +32,12 @@ from __future__ import annotations
 from collections import deque
 from enum import Enum
 
+from guestmtce.core.server.alarms import Alarm, Alarms
 from guestmtce.core.server.guest_protocol import ChallengeResponse, Exit, Init, Terms, Writer
-from guestmtce.core.server.machine import Machine, Port, Row, TimerName
+from guestmtce.core.server.machine import Handler, Machine, Port, Row, TimerName
 from guestmtce.core.server.worker import Worker
-from guestmtce.core.shared.limits import Gap
 from guestmtce.core.shared.mtc_message import InstanceInformation, Loss
+from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, CorrectiveAction, Health
 
 RECENT_CHALLENGES = 6
@@ -44,7 +45,6 @@ GRACE_SECS = 10.0
 GRACE_INTERVALS = 3
 SILENCE_GRACE_SECS = 60.0
 ANSWERED_SECS = 60.0
-ILLHEALTH_PERIOD_SECS = 10.0
 _NO_ACTION = frozenset({CorrectiveAction.NONE, CorrectiveAction.UNKNOWN})
 
 
@@ -73,6 +73,7 @@ class Input(Enum):
     EXIT = "exit"
     DISCONNECTED = "disconnected"
     REPORTING_OFF = "reporting off"
+    REPORTING_ON = "reporting on again"
     PAUSED = "pause ended"
     SUSPENDED = "suspend ended"
     RESUMED = "post-event notification"
@@ -86,18 +87,24 @@ class Heartbeat(Machine[HeartbeatState]):
     `reporting` is instance-level reporting; `initialized` says that an init came on this
     connection; `terms` are those of the last init. `misses` are those in a row, `failures` all
     losses. `expecting_silence`: after pause and suspend the guest's silence is no fault.
+    `ill` says that its last answer was unhealthy, and `reason` what the guest gave as the
+    reason, of that or of its exit; `heard_at` is when it last answered, or said init (seconds
+    of the worker's clock, -inf: never).
     """
 
     __slots__ = (
         "_answered_since",
         "_challenge_sent_at",
-        "_illness_gap",
         "_told_terms",
+        "alarms",
         "challenges",
         "expecting_silence",
         "failures",
+        "heard_at",
+        "ill",
         "initialized",
         "misses",
+        "reason",
         "reporting",
         "terms",
         "uuid",
@@ -120,8 +127,10 @@ class Heartbeat(Machine[HeartbeatState]):
         self._told_terms: Terms | None = None
         # Since when each challenge was answered, while silence is expected.
         self._answered_since: float | None = None
-        # When each action was last passed on as ILLHEALTH.
-        self._illness_gap = Gap(ILLHEALTH_PERIOD_SECS)
+        self.alarms = Alarms(worker, port, self._tell)
+        self.ill = False
+        self.reason = ""
+        self.heard_at = float("-inf")
 
     @property
     def heartbeating(self) -> bool:
@@ -177,8 +186,7 @@ class Heartbeat(Machine[HeartbeatState]):
         if self.reporting == reporting:
             return
         self.reporting = reporting
-        if not reporting:
-            self.step(Input.REPORTING_OFF)
+        self.step(Input.REPORTING_ON if reporting else Input.REPORTING_OFF)
 
     def _challenge(self, _argument: object = None) -> None:
         """Send a new challenge; the interval runs from it."""
@@ -194,6 +202,8 @@ class Heartbeat(Machine[HeartbeatState]):
         self.terms = init.terms._replace(interval_ms=interval_ms)
         self.initialized = True
         self.misses = 0
+        self.heard_at = self.worker.clock()
+        self._forget_alarms()
         self.writer.invocation_id = init.invocation_id
         self.port.send(self.writer.init_ack())
         self._challenge()
@@ -202,6 +212,7 @@ class Heartbeat(Machine[HeartbeatState]):
         """The newest challenge was answered."""
         now = self.worker.clock()
         self.worker.stats.on_response(now - self._challenge_sent_at)
+        self.heard_at = now
         self.misses = 0
         if self.expecting_silence:
             if self._answered_since is None:
@@ -213,6 +224,9 @@ class Heartbeat(Machine[HeartbeatState]):
         """A healthy answer: heartbeating. RUNNING if that, or the terms, are news to the agent."""
         self._alive()
         self.worker.stats.heartbeats += 1
+        if self.ill:
+            self._forget_alarms()
+            self.reason = ""
         told = self._told_terms
         if told is self.terms:
             return
@@ -222,19 +236,36 @@ class Heartbeat(Machine[HeartbeatState]):
             self.port.report(Command.HEARTBEAT_RUNNING, self.information())
 
     def _fall_ill(self, message: ChallengeResponse) -> None:
-        """An unhealthy answer: the guest is alive, and may name an action that it wants.
-
-        Each report is a new order to the VIM, so an action is passed on once in 10 s (decision 8).
-        """
+        """An unhealthy answer: the guest is alive, and may name an action that it wants."""
         self._alive()
         self.worker.stats.unhealthy += 1
+        self.ill = True
+        self.reason = message.log_msg or self.reason
         action = message.corrective_action
         if not message.health_known:
             self.port.note("an unknown health word from the guest; taken as unhealthy")
-        if action in _NO_ACTION or not (self.worker.reporting and self.reporting):
+        if action not in _NO_ACTION and self._reports:
+            self.alarms.put(Alarm(Command.HEARTBEAT_ILLHEALTH, action, self.reason))
+
+    @property
+    def _reports(self) -> bool:
+        """Whether both levels of reporting are on."""
+        return self.worker.reporting and self.reporting
+
+    def _tell(self, alarm: Alarm) -> None:
+        """Tell guestAgent of a loss or an illness that is true, and not too early."""
+        if not self._reports:
             return
-        if self._illness_gap.allows(self.worker.clock(), action):
-            self.port.report(Command.HEARTBEAT_ILLHEALTH, self.information(action))
+        if alarm.action is None:
+            self.port.report(alarm.command, Loss(self.worker.hostname, self.uuid), alarm.why)
+        else:
+            self.port.report(alarm.command, self.information(alarm.action), alarm.why)
+
+    def _forget_alarms(self) -> None:
+        """What the guest is now, the next answers say: neither lost nor ill is known of it."""
+        self.ill = False
+        self.alarms.withdraw(Command.HEARTBEAT_ILLHEALTH)
+        self.alarms.withdraw(Command.HEARTBEAT_LOSS)
 
     def _count_late(self, _message: ChallengeResponse) -> None:
         """Count an answer to an earlier challenge. It does not undo the miss."""
@@ -265,36 +296,42 @@ class Heartbeat(Machine[HeartbeatState]):
         self._count_miss()
         self.failures += 1
         self.worker.stats.losses += 1
+        why = f"silent for {self.worker.clock() - self.heard_at:.1f} s, {self.misses} misses"
+        if self.reason:
+            why += f"; it had said: {self.reason}"
         self._stop()
-        if self.worker.reporting and self.reporting:
-            self.port.report(Command.HEARTBEAT_LOSS, Loss(self.worker.hostname, self.uuid))
+        if self._reports:
+            self.alarms.put(Alarm(Command.HEARTBEAT_LOSS, None, why))
 
     def _fall_silent(self, _argument: object) -> None:
         """Silence beyond the threshold that was expected is no loss (decision 7)."""
         self._count_miss()
-        self._stop()
+        self._stop(why="silent as expected")
 
-    def _stop(self, _argument: object = None) -> None:
+    def _stop(self, _argument: object = None, why: str = "") -> None:
         """Into waiting_init: no challenges; STOPPED if it was heartbeating."""
         self._answered_since = None
+        self._forget_alarms()
         if self.heartbeating:
             self._told_terms = None
             self.port.cancel_timer(TimerName.GRACE)
-            self.port.report(Command.HEARTBEAT_STOPPED, self.information())
+            self.port.report(Command.HEARTBEAT_STOPPED, self.information(), why)
 
-    def _leave(self, _message: Exit) -> None:
+    def _leave(self, message: Exit) -> None:
         self.initialized = False
-        self.port.note("the guest's client exits")
-        self._stop()
+        self.reason = message.log_msg
+        self.port.note("the guest's client exits: %s", printable(message.log_msg))
+        self._stop(why="its client exits")
 
     def _disconnect(self, _argument: object) -> None:
         """The channel is gone: STOPPED at once, and no LOSS; that fault is the VIM's to know."""
         self.initialized = False
-        self._stop()
+        self._stop(why="its channel closed")
 
     def _expect_silence(self) -> None:
         self.expecting_silence = True
         self._answered_since = None
+        self._forget_alarms()
 
     def _pause(self, _argument: object) -> None:
         """A paused guest must not be lost; its heartbeating may stand for a while (decision 7)."""
@@ -309,6 +346,7 @@ class Heartbeat(Machine[HeartbeatState]):
     def _resume(self, _argument: object) -> None:
         """A post-event notification ends the expected silence; old misses are forgotten.
 
+        So does reporting that is switched on again: it is off while the VIM acts (decision 37).
         A guest that still counts as heartbeating has the grace period to say init.
         """
         if not self.expecting_silence:
@@ -321,6 +359,7 @@ class Heartbeat(Machine[HeartbeatState]):
 
     def _end(self, _argument: object) -> None:
         """Deleted: nothing more is told."""
+        self._forget_alarms()
         self._told_terms = None
         self.port.cancel_timer(TimerName.GRACE)
 
@@ -335,16 +374,19 @@ TIMERS = {
     _CHALLENGE: TimerName.TICK,
 }
 
+# What ends the cycle from wherever it stands.
+_ENDS: dict[Input, Handler] = {
+    Input.EXIT: Heartbeat._leave,
+    Input.DISCONNECTED: Heartbeat._disconnect,
+    Input.REPORTING_OFF: Heartbeat._stop,
+    Input.PAUSED: Heartbeat._pause,
+    Input.SUSPENDED: Heartbeat._suspend,
+    Input.DELETED: Heartbeat._end,
+}
+
 TABLE: dict[tuple[HeartbeatState, Input], Row[HeartbeatState]] = {
     (_INIT, Input.INIT): Row(_RESPONSE, Heartbeat._start_over),
-    (_INIT, Input.EXIT): Row(_INIT, Heartbeat._leave),
-    (_INIT, Input.DISCONNECTED): Row(_INIT, Heartbeat._disconnect),
-    (_INIT, Input.REPORTING_OFF): Row(_INIT, Heartbeat._stop),
-    (_INIT, Input.PAUSED): Row(_INIT, Heartbeat._pause),
-    (_INIT, Input.SUSPENDED): Row(_INIT, Heartbeat._suspend),
-    (_INIT, Input.RESUMED): Row(_INIT, Heartbeat._resume),
     (_INIT, Input.GRACE_OVER): Row(_INIT, Heartbeat._stop),
-    (_INIT, Input.DELETED): Row(_INIT, Heartbeat._end),
     (_RESPONSE, Input.INIT): Row(_RESPONSE, Heartbeat._start_over),
     (_RESPONSE, Input.HEALTHY): Row(_CHALLENGE, Heartbeat._beat),
     (_RESPONSE, Input.UNHEALTHY): Row(_CHALLENGE, Heartbeat._fall_ill),
@@ -355,49 +397,27 @@ TABLE: dict[tuple[HeartbeatState, Input], Row[HeartbeatState]] = {
     (_RESPONSE, Input.LOSS): Row(_INIT, Heartbeat._lose),
     (_RESPONSE, Input.EXPECTED_SILENCE): Row(_INIT, Heartbeat._fall_silent),
     (_RESPONSE, Input.UNREPORTED_SILENCE): Row(_INIT, Heartbeat._stop),
-    (_RESPONSE, Input.EXIT): Row(_INIT, Heartbeat._leave),
-    (_RESPONSE, Input.DISCONNECTED): Row(_INIT, Heartbeat._disconnect),
-    (_RESPONSE, Input.REPORTING_OFF): Row(_INIT, Heartbeat._stop),
-    (_RESPONSE, Input.PAUSED): Row(_INIT, Heartbeat._pause),
-    (_RESPONSE, Input.SUSPENDED): Row(_INIT, Heartbeat._suspend),
-    (_RESPONSE, Input.RESUMED): Row(_RESPONSE, Heartbeat._resume),
-    (_RESPONSE, Input.DELETED): Row(_INIT, Heartbeat._end),
     (_CHALLENGE, Input.INIT): Row(_RESPONSE, Heartbeat._start_over),
     (_CHALLENGE, Input.INTERVAL_OVER): Row(_RESPONSE, Heartbeat._challenge),
     (_CHALLENGE, Input.STALLED): Row(_RESPONSE, Heartbeat._forgive),
-    (_CHALLENGE, Input.EXIT): Row(_INIT, Heartbeat._leave),
-    (_CHALLENGE, Input.DISCONNECTED): Row(_INIT, Heartbeat._disconnect),
-    (_CHALLENGE, Input.REPORTING_OFF): Row(_INIT, Heartbeat._stop),
-    (_CHALLENGE, Input.PAUSED): Row(_INIT, Heartbeat._pause),
-    (_CHALLENGE, Input.SUSPENDED): Row(_INIT, Heartbeat._suspend),
-    (_CHALLENGE, Input.RESUMED): Row(_CHALLENGE, Heartbeat._resume),
-    (_CHALLENGE, Input.DELETED): Row(_INIT, Heartbeat._end),
+    **{(state, end): Row(_INIT, _ENDS[end]) for state in HeartbeatState for end in _ENDS},
+    **{(state, Input.RESUMED): Row(state, Heartbeat._resume) for state in HeartbeatState},
+    **{(state, Input.REPORTING_ON): Row(state, Heartbeat._resume) for state in HeartbeatState},
 }
+
+_ANSWERS = (Input.HEALTHY, Input.UNHEALTHY, Input.LATE, Input.WRONG)
+_SILENCES = (Input.MISS, Input.LOSS, Input.EXPECTED_SILENCE, Input.UNREPORTED_SILENCE)
 
 # What means nothing in a state: before an init there is no challenge to answer or to miss,
 # after an answer there is none to answer again, and grace is for waiting_init alone.
 IGNORED = frozenset(
     {
-        (_INIT, Input.HEALTHY),
-        (_INIT, Input.UNHEALTHY),
-        (_INIT, Input.LATE),
-        (_INIT, Input.WRONG),
+        *((_INIT, event) for event in _ANSWERS + _SILENCES),
         (_INIT, Input.INTERVAL_OVER),
         (_INIT, Input.STALLED),
-        (_INIT, Input.MISS),
-        (_INIT, Input.LOSS),
-        (_INIT, Input.EXPECTED_SILENCE),
-        (_INIT, Input.UNREPORTED_SILENCE),
         (_RESPONSE, Input.INTERVAL_OVER),
         (_RESPONSE, Input.GRACE_OVER),
-        (_CHALLENGE, Input.HEALTHY),
-        (_CHALLENGE, Input.UNHEALTHY),
-        (_CHALLENGE, Input.LATE),
-        (_CHALLENGE, Input.WRONG),
-        (_CHALLENGE, Input.MISS),
-        (_CHALLENGE, Input.LOSS),
-        (_CHALLENGE, Input.EXPECTED_SILENCE),
-        (_CHALLENGE, Input.UNREPORTED_SILENCE),
+        *((_CHALLENGE, event) for event in _ANSWERS + _SILENCES),
         (_CHALLENGE, Input.GRACE_OVER),
     }
 )

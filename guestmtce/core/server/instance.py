@@ -160,7 +160,10 @@ class Instance:
             "restart_secs": timeouts.restart,
             "misses": beat.misses,
             "failures": beat.failures,
+            "ill": beat.ill,
+            "reason": printable(beat.reason),
             "vote": self.vote.state.value,
+            "last_vote": self.vote.last_answer,
         }
 
     def _on_init(self, message: Init) -> None:
@@ -189,5 +192,6 @@ _TIMERS: dict[TimerName, Callable[[Instance, float], None]] = {
     TimerName.GRACE: lambda instance, _late: instance.heartbeat.step(heartbeat.Input.GRACE_OVER),
     TimerName.VOTE: lambda instance, _late: instance.vote.step(vote.Input.TIMEOUT),
     TimerName.CONNECT: lambda instance, _late: instance.connection.step(connect.Input.RETRY),
+    TimerName.ALARM: lambda instance, _late: instance.heartbeat.alarms.timer_rang(),
     TimerName.IDLE: lambda instance, _late: instance.connection.idle_timer(),
 }

@@ -24,6 +24,7 @@ class TimerName(Enum):
     VOTE = "vote"  # the open vote or notify
     CONNECT = "connect"  # the next attempt to connect
     IDLE = "idle"  # a connection that nothing comes through
+    ALARM = "alarm"  # a loss or illness that came too early to be told
 
 
 class Attempt(Enum):
@@ -52,8 +53,8 @@ class Port(Protocol):
     def cancel_timer(self, name: TimerName) -> object:
         """Stop that timer, if it runs."""
 
-    def report(self, command: Command, record: Record) -> object:
-        """Tell guestAgent."""
+    def report(self, command: Command, record: Record, why: str = "") -> object:
+        """Tell guestAgent; `why` is for the operator, and may hold guest text: escape it."""
 
     def forget(self) -> object:
         """Drop the instance: it has no socket file, and guestAgent has not named it."""
@@ -69,17 +70,16 @@ class Port(Protocol):
 
 
 S = TypeVar("S", bound=Enum)
+# A method of the machine, which takes the argument of the input.
+Handler = Callable[[Any, Any], object]
 
 
 class Row(Generic[S]):
-    """One row of a state table: the state to go to, and what to do there.
-
-    `handler` is a method of the machine that takes the argument of the input.
-    """
+    """One row of a state table: the state to go to, and what to do there."""
 
     __slots__ = ("handler", "next_state")
 
-    def __init__(self, next_state: S, handler: Callable[[Any, Any], object]) -> None:
+    def __init__(self, next_state: S, handler: Handler) -> None:
         self.next_state = next_state
         self.handler = handler
 

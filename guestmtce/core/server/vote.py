@@ -27,6 +27,7 @@ from guestmtce.core.server.guest_protocol import ActionResponse
 from guestmtce.core.server.heartbeat import Heartbeat
 from guestmtce.core.server.machine import Machine, Row, TimerName
 from guestmtce.core.shared.mtc_message import VoteAnswer
+from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import (
     POST_EVENTS,
     Command,
@@ -84,9 +85,12 @@ class OpenAsk(NamedTuple):
 
 
 class Vote(Machine[VoteState]):
-    """The ask of an instance: the open one, unless the state is NONE."""
+    """The ask of an instance: the open one, unless the state is NONE.
 
-    __slots__ = ("_ask", "_connection", "_heartbeat")
+    `last_answer` says what came of the last one that was reported, for an operator.
+    """
+
+    __slots__ = ("_ask", "_connection", "_heartbeat", "last_answer")
 
     # The open ask; what it was while none is. Unset before the first.
     _ask: OpenAsk
@@ -95,6 +99,7 @@ class Vote(Machine[VoteState]):
         super().__init__(VoteState.NONE, TABLE, TIMERS, heartbeat.worker, heartbeat.port)
         self._heartbeat = heartbeat
         self._connection = connection
+        self.last_answer = ""
 
     @property
     def open_ask(self) -> OpenAsk | None:
@@ -199,6 +204,7 @@ class Vote(Machine[VoteState]):
             vote,
             reason,
         )
+        self.last_answer = f"{ask.notification} {ask.event}: {vote} {printable(reason)}".rstrip()
         self.port.report(Command.VOTE_NOTIFY, answer)
 
     def _delete(self, _argument: object) -> None:

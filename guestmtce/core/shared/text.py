@@ -103,7 +103,7 @@ def printable(text: object, limit: int = LOG_TEXT_LIMIT) -> str:
 
 
 def clean(text: str, limit: int) -> str:
-    """Return guest text fit to pass on: no control characters, no lone surrogates, cut.
+    """Return guest text fit to pass on: nothing that controls a line or its direction, cut.
 
     `limit` is in bytes of UTF-8, and the cut is between characters; a lone surrogate becomes
     U+FFFD (decision 16).
@@ -113,9 +113,15 @@ def clean(text: str, limit: int) -> str:
     kept = "".join(
         "\N{REPLACEMENT CHARACTER}" if "\ud800" <= char <= "\udfff" else char
         for char in text
-        if not _is_control(char)
+        if not (_is_control(char) or char in _INVISIBLE)
     )
     return kept.encode("utf-8")[:limit].decode("utf-8", "ignore")
+
+
+# Line and paragraph separators, and the marks that change the direction of what follows.
+_INVISIBLE = frozenset(
+    "\u2028\u2029\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
 
 
 def _is_control(char: str) -> bool:

@@ -1,0 +1,73 @@
+"""What an instance may make the VIM do: its losses and illnesses, limited.
+
+The VIM takes each alarm as a new order to act, so a guest that gets lost or ill over and over
+would have its VM rebooted over and over. At most one LOSS, and one ILLHEALTH per action, is
+told in 10 s. One that comes too early is not swallowed: the latest is held, and told when the
+10 s are over, if it is still true then (decisions 26 and 38). Who raised it withdraws it when
+it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from guestmtce.core.server.machine import Port, TimerName
+from guestmtce.core.server.worker import Worker
+from guestmtce.core.shared.limits import Gap
+from guestmtce.core.shared.vocabulary import Command, CorrectiveAction
+
+GAP_SECS = 10.0
+
+
+class Alarm(NamedTuple):
+    """A LOSS, or an ILLHEALTH with the action that the guest wants.
+
+    `why` is for people: how long it was silent, or what the guest says. It holds guest text.
+    """
+
+    command: Command
+    action: CorrectiveAction | None
+    why: str
+
+
+class Alarms:
+    """The alarms of one instance; `tell` is called for each that guestAgent shall hear of."""
+
+    __slots__ = ("_gap", "_held", "_port", "_tell", "_worker")
+
+    def __init__(self, worker: Worker, port: Port, tell: Callable[[Alarm], object]) -> None:
+        self._worker = worker
+        self._port = port
+        self._tell = tell
+        self._gap = Gap(GAP_SECS)
+        self._held: dict[Command, Alarm] = {}
+
+    def put(self, alarm: Alarm) -> None:
+        """Tell it now, or hold it until the gap after the last one like it is over."""
+        if self._gap.allows(self._worker.clock(), alarm[:2]):
+            # It is newer than what is held: the guest's latest wish is the one that counts.
+            self.withdraw(alarm.command)
+            self._tell(alarm)
+        else:
+            self._held[alarm.command] = alarm
+            self._start_timer()
+
+    def withdraw(self, command: Command) -> None:
+        """Such an alarm is no longer true: do not tell the one that is held."""
+        if self._held.pop(command, None) is not None and not self._held:
+            self._port.cancel_timer(TimerName.ALARM)
+
+    def timer_rang(self) -> None:
+        """Tell what was held long enough."""
+        now = self._worker.clock()
+        for alarm in list(self._held.values()):
+            if self._gap.allows(now, alarm[:2]):
+                del self._held[alarm.command]
+                self._tell(alarm)
+        if self._held:
+            self._start_timer()
+
+    def _start_timer(self) -> None:
+        due = min(self._gap.over_at(alarm[:2]) for alarm in self._held.values())
+        self._port.start_timer(TimerName.ALARM, max(0.0, due - self._worker.clock()))
