@@ -19,9 +19,9 @@ from guestmtce.agent.server_link import ServerLink
 from guestmtce.agent.vim_api import VimApi
 from guestmtce.core.agent import audit, events, mtc_commands
 from guestmtce.core.agent.agent import Agent
+from guestmtce.core.agent.bursts import BURST_SECS
 from guestmtce.core.agent.inventory import Host, count_heartbeating
 from guestmtce.core.agent.lanes import Kind
-from guestmtce.core.agent.outbox import BURST_SECS
 from guestmtce.core.agent.schedule import Schedule
 from guestmtce.core.shared.errors import StartError
 from guestmtce.core.shared.limits import EveryNth
@@ -177,14 +177,14 @@ class GuestAgent:
         if self._stopping:
             self.vim_api.pump()
             return
-        if self.core.outbox and not self._timers.active("burst"):
+        if self.core.bursts and not self._timers.active("burst"):
             self._burst()
         self.vim_api.pump()
         self._timers.start_at("audit", self.schedule.next_at(), self._audit)
 
     def _burst(self) -> None:
-        self.core.outbox.send_burst()
-        if self.core.outbox:
+        self.core.bursts.send_burst()
+        if self.core.bursts:
             self._timers.start("burst", BURST_SECS, self._burst)
 
     def _audit(self) -> None:

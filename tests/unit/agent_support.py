@@ -70,8 +70,8 @@ class CoreRig:
 
     def sent(self) -> list[tuple]:
         """What went out since the last look, bursts included."""
-        while self.agent.outbox:
-            self.agent.outbox.send_burst()
+        while self.agent.bursts:
+            self.agent.bursts.send_burst()
         calls, self.port.calls = self.port.calls, []
         return calls
 
@@ -130,7 +130,7 @@ class CoreRig:
     def ready(self, reporting: bool = True, heartbeating: bool = True) -> Instance:
         """One host and one instance as after a quiet start; nothing left to look at."""
         host = self.add_host()
-        self.agent.set_host_reporting(host, True)
+        self.agent.set_host_reporting(host, True, self.now)
         host.got_instances = True
         instance = self.agent.add_instance(UUID, host, reporting, self.now)
         if heartbeating:

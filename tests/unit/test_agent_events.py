@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guestmtce.core.agent import events, mtc_commands, vim_answers
+from guestmtce.core.agent.bursts import BURST
 from guestmtce.core.agent.inventory import SERVICE_SHARE
 from guestmtce.core.agent.lanes import Kind
-from guestmtce.core.agent.outbox import BURST
 from guestmtce.core.agent.vim_queue import Ended
 from guestmtce.core.shared import mtc_message
 from guestmtce.core.shared.errors import PeerError, ProtocolError, Unneeded
@@ -21,7 +21,7 @@ from tests.unit.agent_support import HOST_0, HOST_1, INFO, UUID, UUID_2, CoreRig
 INSTANCE = f"/v1/instances/{UUID}"
 SERVICE = (UUID, Kind.SERVICE, None)
 # Nobody broke the protocol: counted, and not warned of.
-NO_FAULT = {"ill_again", "not_reporting", "ready_again"}
+NO_FAULT = {"ill_again", "loss_again", "not_reporting", "ready_again"}
 
 
 @pytest.fixture
@@ -116,16 +116,165 @@ def test_ill_health_is_an_alarm_with_its_own_action_and_stores_nothing(ready):
     assert ready.instance().timeouts.restart == 301
 
 
-def test_at_most_one_ill_health_in_10_s_and_action(ready):
+def test_an_old_servers_illness_is_passed_on_once_in_10_s_and_action(ready):
+    """Decisions 26, 38: none is held, for it does not say when the guest is well again."""
     ready.info(Command.HEARTBEAT_ILLHEALTH, action="log")
     ready.deliver()
-    ready.now += 9
+    ready.now += 8.9
     refused(ready, "ill_again", Command.HEARTBEAT_ILLHEALTH, **info(**{"repair-action": "log"}))
     ready.info(Command.HEARTBEAT_ILLHEALTH, action="stop")
     assert len(ready.deliver()) == 1
-    ready.now += 1
+    ready.now += 1.1
     ready.info(Command.HEARTBEAT_ILLHEALTH, action="log")
     assert len(ready.deliver()) == 1
+
+
+def test_an_illness_that_the_network_brought_too_early_is_told_when_the_10_s_are_over(ready):
+    """The guestServer's own limit is 10 s as well: two limits must not add up to twenty."""
+    ready.info(Command.HEARTBEAT_ILLHEALTH, action="log")
+    ready.deliver()
+    ready.now += 9.95
+    ready.info(Command.HEARTBEAT_ILLHEALTH, action="log")
+    assert ready.deliver() == []
+    ready.now = ready.queue.wake_at()
+    assert ready.now == pytest.approx(110)
+    assert len(ready.deliver()) == 1
+
+
+def test_an_illness_of_a_new_server_within_10_s_is_held_and_told_if_it_is_still_true(ready):
+    """It sends RUNNING when the guest is well again."""
+    illness = {**info(), "epoch": 7, "seq": 1}
+    ready.event(Command.HEARTBEAT_ILLHEALTH, **illness)
+    assert len(ready.deliver()) == 1
+    ready.now += 3
+    ready.event(Command.HEARTBEAT_ILLHEALTH, **{**illness, "seq": 2})
+    assert ready.deliver() == []
+    ready.running()
+    assert ready.deliver() == [SERVICE]
+    ready.event(Command.HEARTBEAT_ILLHEALTH, **{**illness, "seq": 3})
+    ready.now += 7
+    assert [kind for _, kind, _ in ready.deliver()] == [Kind.ALARM]
+
+
+FAILED_ALARM = (UUID, Kind.ALARM, ("failed", CorrectiveAction.REBOOT))
+
+
+def test_a_loss_said_twice_within_1_s_is_one(ready):
+    """Decision 27: two copies on the network were two reboots."""
+    ready.stopped()
+    ready.event(Command.HEARTBEAT_LOSS)
+    assert FAILED_ALARM in ready.deliver()
+    ready.now += 0.05
+    refused(ready, "loss_again", Command.HEARTBEAT_LOSS)
+    ready.now += 60
+    assert ready.deliver() == []
+
+
+def test_two_losses_of_a_new_server_are_two(ready):
+    ready.event(Command.HEARTBEAT_LOSS, epoch=7, seq=1)
+    assert ready.deliver() == [FAILED_ALARM]
+    ready.now += 0.05
+    ready.event(Command.HEARTBEAT_LOSS, epoch=7, seq=2)
+    assert ready.deliver() == []
+    ready.now += 10
+    assert ready.deliver() == [FAILED_ALARM]
+
+
+def test_a_guest_that_gets_lost_on_purpose_is_told_once_in_10_s(ready):
+    """Decision 38: 20 guests made 201 alarms in 14 s."""
+    told = []
+    start = ready.now
+    for _ in range(30):
+        ready.stopped()
+        ready.event(Command.HEARTBEAT_LOSS)
+        told += [ready.now - start] * ready.deliver().count(FAILED_ALARM)
+        ready.now += 1.1
+        ready.running()
+        ready.deliver()
+    assert told == pytest.approx([0, 11, 22])
+
+
+def test_a_loss_that_is_held_back_is_told_when_the_10_s_are_over(ready):
+    ready.stopped()
+    ready.event(Command.HEARTBEAT_LOSS)
+    ready.deliver()
+    ready.now += 2
+    ready.running()
+    ready.stopped()
+    ready.event(Command.HEARTBEAT_LOSS)
+    assert ready.deliver() == [SERVICE]
+    ready.now = ready.queue.wake_at()
+    assert ready.now == 110
+    assert ready.deliver() == [FAILED_ALARM]
+
+
+@pytest.mark.parametrize("end", ["running", "reporting", "deleted"])
+def test_a_loss_that_is_held_back_is_not_told_when_it_is_no_longer_true(ready, end):
+    for _ in range(2):
+        ready.event(Command.HEARTBEAT_LOSS)
+        ready.deliver()
+        ready.now += 2
+    if end == "running":
+        ready.running()
+    elif end == "reporting":
+        ready.agent.set_reporting(ready.instance(), False, ready.now)
+    else:
+        ready.agent.delete_instance(ready.instance())
+    ready.now += 60
+    assert FAILED_ALARM not in ready.deliver()
+
+
+def test_an_alarm_that_was_not_delivered_does_not_count(ready):
+    """While the VIM is down an alarm is told as soon as it is back."""
+    ready.event(Command.HEARTBEAT_LOSS)
+    ready.deliver(Ended.NOT_DELIVERED)
+    ready.now += 5
+    ready.event(Command.HEARTBEAT_LOSS)
+    assert FAILED_ALARM in ready.deliver()
+
+
+def test_the_first_status_is_told_whatever_it_is(rig):
+    """Decision 25: the VIM may believe what an earlier agent told it."""
+    rig.ready(heartbeating=False)
+    assert rig.deliver() == [], "nothing was learned yet"
+    answer(rig, heartbeating="disabled")
+    assert rig.deliver() == [SERVICE]
+    answer(rig, heartbeating="disabled")
+    assert rig.deliver() == []
+
+
+@pytest.mark.parametrize(
+    ("command", "heartbeating"),
+    [(Command.HEARTBEAT_LOSS, False), (Command.HEARTBEAT_ILLHEALTH, True)],
+)
+def test_an_alarm_says_how_its_guest_is_when_nothing_else_was_learned(rig, command, heartbeating):
+    rig.ready(heartbeating=False)
+    rig.info(command)
+    assert rig.instance().heartbeating is heartbeating
+    assert [kind for _, kind, _ in rig.deliver()] == [Kind.SERVICE, Kind.ALARM]
+
+
+def test_an_answer_that_a_loss_has_overtaken_withdraws_nothing(ready):
+    """Decision 39: it left before the LOSS, and says that all is well."""
+    ready.stopped()
+    ready.event(Command.HEARTBEAT_LOSS)
+    ready.deliver(Ended.NOT_DELIVERED)
+    ready.now += 0.9
+    with pytest.raises(Unneeded, match="overtaken"):
+        answer(ready)
+    assert not ready.instance().heartbeating
+    ready.now += 0.2
+    assert FAILED_ALARM in ready.deliver()
+
+
+def test_an_answer_a_second_after_a_loss_counts(ready):
+    ready.stopped()
+    ready.event(Command.HEARTBEAT_LOSS)
+    ready.deliver(Ended.NOT_DELIVERED)
+    ready.now += 1
+    answer(ready)
+    assert ready.instance().heartbeating
+    assert ready.deliver() == [SERVICE]
 
 
 def test_an_unhealthy_alarm_is_told_within_70_s(ready):
@@ -330,9 +479,9 @@ def test_bursts_are_at_most_100_at_once(ready):
         ready.agent.add_instance(uuid, ready.host(), True, ready.now)
     ready.event(Command.MONITOR_READY)
     sizes = []
-    while ready.agent.outbox:
+    while ready.agent.bursts:
         ready.port.calls.clear()
-        ready.agent.outbox.send_burst()
+        ready.agent.bursts.send_burst()
         sizes.append(len(ready.port.calls))
     assert sizes == [BURST, BURST, 51]
 
@@ -396,6 +545,7 @@ def test_nothing_is_deleted_before_the_vim_has_named_the_instances(ready):
 
 def test_an_answer_withdraws_a_loss_that_was_a_mistake(ready):
     ready.event(Command.HEARTBEAT_LOSS)
+    ready.now += 1
     answer(ready)
     assert ready.deliver() == []
 
@@ -519,23 +669,23 @@ def instances(*entries: tuple[str, str]) -> bytes:
 
 def test_the_state_of_a_host_is_learned_and_passed_on(rig):
     rig.add_host()
-    vim_answers.learn_host_state(rig.agent, HOST_0, host_state("enabled"))
+    vim_answers.learn_host_state(rig.agent, HOST_0, host_state("enabled"), rig.now)
     assert rig.host().reporting is True
     assert rig.sent() == [("compute-0", "MOD_HOST", HOST_0, "enabled")]
 
 
 def test_a_command_is_newer_than_the_answer_to_an_earlier_question(rig):
     rig.add_host()
-    rig.agent.set_host_reporting(rig.host(), True)
+    rig.agent.set_host_reporting(rig.host(), True, rig.now)
     rig.sent()
-    vim_answers.learn_host_state(rig.agent, HOST_0, host_state("disabled"))
+    vim_answers.learn_host_state(rig.agent, HOST_0, host_state("disabled"), rig.now)
     assert rig.host().reporting is True
     assert rig.sent() == []
 
 
 def test_instances_are_learned_added_and_queried_at_once(rig):
     rig.add_host()
-    vim_answers.learn_host_state(rig.agent, HOST_0, host_state("enabled"))
+    vim_answers.learn_host_state(rig.agent, HOST_0, host_state("enabled"), rig.now)
     rig.sent()
     body = instances((UUID, "enabled"), (UUID_2, "disabled"), ("none", "enabled"))
     vim_answers.learn_instances(rig.agent, HOST_0, body, rig.now, rig.now)
@@ -550,7 +700,7 @@ def test_instances_are_learned_added_and_queried_at_once(rig):
 
 def test_instances_of_a_host_that_does_not_report_are_not_queried(rig):
     rig.add_host()
-    vim_answers.learn_host_state(rig.agent, HOST_0, host_state("disabled"))
+    vim_answers.learn_host_state(rig.agent, HOST_0, host_state("disabled"), rig.now)
     vim_answers.learn_instances(rig.agent, HOST_0, instances((UUID, "enabled")), 0, rig.now)
     assert [call[1] for call in rig.sent()] == ["MOD_HOST", "ADD_INST"]
 
@@ -586,11 +736,34 @@ def test_an_instance_that_the_vim_names_on_another_host_is_moved(ready):
     ]
 
 
+def test_an_answer_without_one_usable_entry_is_none(rig):
+    """Decision 44: it is asked again with the next audit."""
+    rig.add_host()
+    vim_answers.learn_host_state(rig.agent, HOST_0, host_state("enabled"), rig.now)
+    with pytest.raises(PeerError, match="no_instances"):
+        vim_answers.learn_instances(rig.agent, HOST_0, instances(("none", "enabled")), 0, rig.now)
+    rig.deliver()
+    rig.audit()
+    assert rig.deliver() == [(f"host {HOST_0}", Kind.INSTANCES, HOST_0)]
+
+
+@pytest.mark.parametrize("state", [None, "enabled"])
+def test_an_empty_answer_counts_once_the_vim_has_told_the_hosts_state(rig, state):
+    rig.add_host()
+    if state is not None:
+        vim_answers.learn_host_state(rig.agent, HOST_0, host_state(state), rig.now)
+        vim_answers.learn_instances(rig.agent, HOST_0, instances(), 0, rig.now)
+    else:
+        with pytest.raises(PeerError, match="no_instances"):
+            vim_answers.learn_instances(rig.agent, HOST_0, instances(), 0, rig.now)
+    assert rig.host().got_instances is (state is not None)
+
+
 @pytest.mark.parametrize("body", [b"", b"{}", b"not json"])
 def test_no_answer_is_learned_from_rubbish(rig, body):
     rig.add_host()
     with pytest.raises(PeerError):
-        vim_answers.learn_host_state(rig.agent, HOST_0, body)
+        vim_answers.learn_host_state(rig.agent, HOST_0, body, 0)
     with pytest.raises(PeerError):
         vim_answers.learn_instances(rig.agent, HOST_0, body, 0, 0)
     assert rig.host().reporting is None
@@ -598,7 +771,7 @@ def test_no_answer_is_learned_from_rubbish(rig, body):
 
 
 def test_answers_about_a_host_that_has_gone_are_ignored(rig):
-    vim_answers.learn_host_state(rig.agent, HOST_0, host_state("enabled"))
+    vim_answers.learn_host_state(rig.agent, HOST_0, host_state("enabled"), rig.now)
     vim_answers.learn_instances(rig.agent, HOST_0, instances((UUID, "enabled")), 0, 0)
     assert rig.sent() == []
 

@@ -10,7 +10,7 @@ from guestmtce.core.agent.schedule import PERIOD_SECS, START_SECS, Schedule
 from guestmtce.core.shared.vocabulary import Command
 from tests.unit.agent_support import HOST_0, UUID, CoreRig
 
-QUERY = [("compute-0", "MOD_HOST", HOST_0, "enabled"), ("compute-0", "QRY_INST")]
+QUERY = [("compute-0", "QRY_INST")]
 SERVICE = (UUID, Kind.SERVICE, None)
 
 
@@ -31,14 +31,26 @@ def audit(rig: CoreRig, answers: bool = True) -> list[tuple]:
     return sent
 
 
-def test_a_host_with_instances_that_reports_is_told_and_queried(ready):
+def test_a_host_with_instances_that_reports_is_queried(ready):
     assert audit(ready) == QUERY
 
 
-def test_a_host_that_does_not_report_is_told_and_not_queried(ready):
-    """Decision 2: with every audit of that host, also while off."""
+@pytest.mark.parametrize("reporting", [True, False])
+def test_a_host_is_told_its_reporting_every_60_s(ready, reporting):
+    """Decision 45, also while off: an old guestServer logs each MOD_HOST."""
+    ready.agent.set_host_reporting(ready.host(), reporting, ready.now)
+    ready.sent()
+    told = []
+    for _ in range(12):
+        told.append([call for call in audit(ready) if call[1] == "MOD_HOST"])
+    word = "enabled" if reporting else "disabled"
+    mod_host = [("compute-0", "MOD_HOST", HOST_0, word)]
+    assert told == [[]] * 5 + [mod_host] + [[]] * 5 + [mod_host]
+
+
+def test_a_host_that_does_not_report_is_not_queried(ready):
     ready.host().reporting = False
-    assert audit(ready) == [("compute-0", "MOD_HOST", HOST_0, "disabled")]
+    assert audit(ready) == []
 
 
 def test_a_host_without_instances_is_not_queried(ready):
@@ -46,7 +58,7 @@ def test_a_host_without_instances_is_not_queried(ready):
     ready.sent()
     ready.now += PERIOD_SECS
     ready.audit()
-    assert ready.sent() == QUERY[:1]
+    assert ready.sent() == []
 
 
 def test_what_the_vim_has_not_said_is_asked_at_each_audit(ready):
@@ -84,11 +96,11 @@ def test_a_host_that_lost_its_last_instance_is_not_taken_for_silent(ready):
     assert ready.host().unanswered_audits == 1
 
 
-def test_an_instance_absent_from_two_answered_audits_is_mended(ready):
-    """Decision 10: heartbeating false, `service` event, ADD_INST again."""
+def test_an_instance_absent_from_three_answered_audits_is_mended(ready):
+    """Decisions 10, 28: heartbeating false, `service` event, ADD_INST again."""
     second = "8d80875b-fa73-4ccb-bce3-1cd4df104402"
     ready.agent.add_instance(second, ready.host(), True, ready.now).heartbeating = True
-    for _ in range(2):
+    for _ in range(3):
         audit(ready, answers=False)
         ready.info(Command.QRY_INST, uuid=second)
     assert ready.deliver() == []
@@ -108,7 +120,7 @@ def test_an_instance_that_came_after_the_query_is_not_missed(ready):
 def test_one_answered_audit_in_between_starts_the_count_again(ready):
     second = "8d80875b-fa73-4ccb-bce3-1cd4df104402"
     ready.agent.add_instance(second, ready.host(), True, ready.now).heartbeating = True
-    for present in (False, True, False, True, False):
+    for present in (False, False, True, False, False):
         audit(ready, answers=False)
         ready.info(Command.QRY_INST, uuid=second)
         if present:
@@ -168,10 +180,14 @@ def test_a_removed_host_has_no_turns_even_if_it_comes_back():
 
 
 def test_after_a_restart_one_service_event_per_instance_and_no_alarm():
-    """Swact: a fresh agent rebuilds everything with no spurious event (decision 20)."""
+    """Swact: a fresh agent rebuilds everything with no spurious event (decision 20).
+
+    The first status of each is told, whatever it is: the VIM may believe something else, and
+    what was lost meanwhile was told to nobody (decision 25).
+    """
     rig = CoreRig()
     rig.add_host()
-    vim_answers.learn_host_state(rig.agent, HOST_0, b'{"state":"enabled"}')
+    vim_answers.learn_host_state(rig.agent, HOST_0, b'{"state":"enabled"}', rig.now)
     uuids = [f"8d80875b-fa73-4ccb-bce3-{number:012d}" for number in range(20)]
     entries = ",".join(
         f'{{"uuid":"{uuid}","services":[{{"service":"heartbeat","state":"enabled"}}]}}'
@@ -186,5 +202,5 @@ def test_after_a_restart_one_service_event_per_instance_and_no_alarm():
             word = "enabled" if number % 2 else "disabled"
             rig.info(Command.QRY_INST, uuid=uuid, heartbeating=word)
     delivered = rig.deliver()
-    assert delivered == [(uuid, Kind.SERVICE, None) for uuid in uuids[1::2]]
+    assert delivered == [(uuid, Kind.SERVICE, None) for uuid in uuids]
     assert rig.sent() == []

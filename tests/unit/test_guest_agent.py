@@ -153,7 +153,7 @@ def test_a_host_disabled_with_live_instances(rig):
     rig.info("STOPPED", heartbeating="disabled")
     rig.server_says("LOSS", uuid=UUID)
     assert rig.vim.events("alarm") == []
-    rig.advance(30)
+    rig.advance(70)
     assert rig.told("QRY_INST") == []
     assert {body["heartbeat"] for body in rig.told("MOD_HOST")} == {"disabled"}
     assert rig.host_command("enable") == 200

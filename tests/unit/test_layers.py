@@ -57,7 +57,7 @@ TIERS = [
     {"server.guest_protocol", "server.worker", "agent.vim_messages", "agent.vim_commands"},
     {"server.machine", "agent.inventory", "agent.lanes", "agent.vim_health"},
     {"server.alarms", "server.heartbeat", "server.connect", "server.vote", "server.instance"},
-    {"agent.outbox", "agent.schedule", "agent.vim_queue", "agent.vim_requests"},
+    {"agent.bursts", "agent.schedule", "agent.vim_queue", "agent.vim_requests"},
     {"agent.agent"},
     {"agent.audit"},
     {"agent.commands", "agent.events", "agent.mtc_commands", "agent.vim_answers"},

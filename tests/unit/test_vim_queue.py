@@ -7,9 +7,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from guestmtce.core.agent.lanes import SWEEP_SECS, Kind
+from guestmtce.core.agent.lanes import SWEEP_SECS, Kind, Spacing
 from guestmtce.core.agent.vim_health import State
 from guestmtce.core.agent.vim_queue import Delivery, Ended, VimQueue
+from guestmtce.core.shared.limits import Gap
 
 A, B = "instance-a", "instance-b"
 NEVER = float("inf")
@@ -376,11 +377,15 @@ class QueueMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.flying: list = []
         self.sent_urgent: set = set()
+        self.gaps: dict[str, Gap] = {}
+        self.told_at: dict[str, float] = {}
 
     @rule(key=keys, kind=st.sampled_from(Kind), window=st.sampled_from([NEVER, 0.5, 9.0]))
     def put(self, key, kind, window):
         expires = self.now + window if kind in (Kind.ALARM, Kind.ACTION) else NEVER
-        self.queue.put(key, kind, self.now, object(), expires)
+        spacing = Spacing(self.gaps.setdefault(key, Gap(10.0)), "failed")
+        spaced = spacing if kind is Kind.ALARM else None
+        self.queue.put(key, kind, self.now, object(), expires, spacing=spaced)
 
     @rule(key=keys, kind=st.sampled_from(Kind))
     def withdraw(self, key, kind):
@@ -409,6 +414,8 @@ class QueueMachine(RuleBasedStateMachine):
                 assert message.expires > self.now
                 assert id(message) not in self.sent_urgent
             assert message.kind is Kind.SERVICE or not message.void
+            if message.kind is Kind.ALARM:
+                assert self.now >= self.told_at.get(delivery.key, -10.0) + 10.0
             assert delivery.key not in [other.key for other in self.flying]
             self.flying.append(delivery)
         wake = self.queue.wake_at()
@@ -419,6 +426,8 @@ class QueueMachine(RuleBasedStateMachine):
     def done(self, data, ended):
         delivery = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
         self.queue.done(delivery, ended, self.now)
+        if ended is not Ended.NOT_DELIVERED and delivery.message.kind is Kind.ALARM:
+            self.told_at[delivery.key] = delivery.started
         if ended is not Ended.NOT_DELIVERED and delivery.message.kind in (Kind.ALARM, Kind.ACTION):
             self.sent_urgent.add(id(delivery.message))
             self.keep_alive = [*getattr(self, "keep_alive", []), delivery]

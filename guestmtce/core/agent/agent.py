@@ -1,7 +1,7 @@
 """What guestAgent knows, what it owes, and the changes that its inputs have in common.
 
-It knows the inventory; it owes the VIM what is in the queue, and guestServers what is in the
-outbox. Commands, events and the audit are modules of their own, which call this one.
+It knows the inventory; it owes the VIM what is in the queue, and guestServers what waits for the
+next burst. Commands, events and the audit are modules of their own, which call this one.
 
 Sans-I/O: datagrams leave through the port, requests to the VIM through the queue.
 """
@@ -13,9 +13,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from guestmtce.core.agent.bursts import Bursts
 from guestmtce.core.agent.inventory import Host, Instance, Inventory
 from guestmtce.core.agent.lanes import Kind
-from guestmtce.core.agent.outbox import Outbox
 from guestmtce.core.agent.vim_queue import VimQueue
 from guestmtce.core.shared.limits import Gap
 from guestmtce.core.shared.mtc_message import HostState, InstanceState, Record
@@ -50,7 +50,7 @@ class Agent:
         self.port = port
         self.inventory = Inventory()
         self.queue = VimQueue(on_drop)
-        self.outbox = Outbox()
+        self.bursts = Bursts()
         self.dropped: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
         self._asking = Gap(ASK_GAP_SECS)
@@ -60,19 +60,20 @@ class Agent:
         if self._asking.allows(now):
             self.port.ask_mtc_agent()
 
-    def tell_host_reporting(self, host: Host) -> None:
+    def tell_host_reporting(self, host: Host, now: float) -> None:
         """Send MOD_HOST, unless the VIM has not said yet what to tell (decision 2)."""
         if host.reporting is not None:
+            host.reporting_told.note(now)
             self.port.send(host, Command.MOD_HOST, HostState(host.uuid, host.reporting))
 
-    def set_host_reporting(self, host: Host, reporting: bool) -> None:
+    def set_host_reporting(self, host: Host, reporting: bool, now: float) -> None:
         """Take the VIM's word on a host, and pass it on."""
         host.reporting = reporting
         self.queue.withdraw(host.key, Kind.HOST_STATE, reason="answered")
         if not reporting:
             for uuid in host.instances:
                 self.queue.withdraw(uuid, Kind.ALARM, reason="reporting_off")
-        self.tell_host_reporting(host)
+        self.tell_host_reporting(host, now)
 
     def send_instance(self, command: Command, instance: Instance) -> None:
         """Send ADD_INST or MOD_INST with the instance's reporting."""
@@ -84,7 +85,7 @@ class Agent:
 
     def send_later(self, command: Command, instance: Instance) -> None:
         """Queue `command` for the next burst. The reporting is read when it is sent, not now."""
-        self.outbox.put(instance.uuid, partial(self._send_if_known, command, instance))
+        self.bursts.put(instance.uuid, partial(self._send_if_known, command, instance))
 
     def _send_if_known(self, command: Command, instance: Instance) -> None:
         if self.inventory.instances.get(instance.uuid) is instance:
@@ -126,6 +127,15 @@ class Agent:
             self.delete_instance(instance)
         self.queue.forget(host.key)
         self.inventory.remove_host(host)
+
+    def learn_status(self, instance: Instance, heartbeating: bool, now: float) -> None:
+        """Take what is the first status of an instance since we started, and tell it.
+
+        The VIM may believe what an earlier agent told it (decision 25).
+        """
+        if instance.heartbeating is None:
+            instance.heartbeating = heartbeating
+            self.report_service(instance, now)
 
     def report_service(self, instance: Instance, now: float) -> None:
         """Queue a `service` event. If the guest heartbeats again, withdraw its queued alarm.

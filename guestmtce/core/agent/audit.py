@@ -13,7 +13,7 @@ from guestmtce.core.shared.mtc_message import Query
 from guestmtce.core.shared.vocabulary import Command
 
 UNANSWERED_TO_WARN = 3
-ABSENCES_TO_MEND = 2
+ABSENCES_TO_MEND = 3
 
 
 def audit(agent: Agent, host: Host, now: float) -> None:
@@ -22,7 +22,8 @@ def audit(agent: Agent, host: Host, now: float) -> None:
     if not host.runs_instances:
         return
     ask_vim(agent, host, now)
-    agent.tell_host_reporting(host)
+    if host.reporting_told.is_over(now):
+        agent.tell_host_reporting(host, now)
     _pay_owed(agent, host, now)
     query(agent, host)
 
@@ -59,7 +60,7 @@ def query_later(agent: Agent, host: Host) -> None:
         if agent.inventory.hosts.get(host.uuid) is host:
             query(agent, host)
 
-    agent.outbox.put(host.key, step)
+    agent.bursts.put(host.key, step)
 
 
 def note_answer(agent: Agent, host: Host) -> None:
@@ -83,7 +84,7 @@ def _judge_last(agent: Agent, host: Host, now: float) -> None:
 
 
 def _mend_absent(agent: Agent, host: Host, now: float) -> None:
-    """An instance that two answers in a row left out is not known there (decision 10)."""
+    """An instance that three answers in a row left out is not known there (decision 10)."""
     for instance in host.instances.values():
         instance.absences = 0 if instance.seen else instance.absences + 1
         if instance.absences >= ABSENCES_TO_MEND:

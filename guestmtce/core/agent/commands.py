@@ -57,12 +57,12 @@ def _host_create(agent: Agent, command: Command, now: float) -> Answer:
 
 
 def _host_enable(agent: Agent, command: Command, now: float) -> Answer:
-    agent.set_host_reporting(_host(agent, command, now), True)
+    agent.set_host_reporting(_host(agent, command, now), True, now)
     return _PASS
 
 
 def _host_disable(agent: Agent, command: Command, now: float) -> Answer:
-    agent.set_host_reporting(_host(agent, command, now), False)
+    agent.set_host_reporting(_host(agent, command, now), False, now)
     return _PASS
 
 

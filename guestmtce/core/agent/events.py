@@ -15,7 +15,7 @@ from collections.abc import Callable
 from guestmtce.core.agent import audit
 from guestmtce.core.agent.agent import Agent
 from guestmtce.core.agent.inventory import Host, Instance
-from guestmtce.core.agent.lanes import Kind
+from guestmtce.core.agent.lanes import Kind, Spacing
 from guestmtce.core.agent.vim_messages import FAILED, UNHEALTHY, Alarm, guest_answer
 from guestmtce.core.shared.errors import PeerError, Unneeded
 from guestmtce.core.shared.mtc_message import (
@@ -24,6 +24,7 @@ from guestmtce.core.shared.mtc_message import (
     MtcMessage,
     VoteAnswer,
 )
+from guestmtce.core.shared.stamp import Stamp
 from guestmtce.core.shared.vocabulary import Command
 
 # Longer than a guest repeats an illness with its action (guest-channel.md): then it is history.
@@ -77,38 +78,63 @@ def _on_ready(agent: Agent, host: Host, _message: MtcMessage, now: float) -> Non
     """A guestServer has started: tell it what it has to know, once in 2 s (decision 18)."""
     if not host.readies.allows(now):
         raise Unneeded("ready_again")
-    agent.tell_host_reporting(host)
+    agent.tell_host_reporting(host, now)
     for instance in host.instances.values():
         agent.send_later(Command.MOD_INST, instance)
 
 
 def _on_loss(agent: Agent, host: Host, message: MtcMessage, now: float) -> None:
-    """LOSS: queue a `failed` alarm with the action from init."""
+    """LOSS: queue a `failed` alarm with the action from init.
+
+    From an old guestServer, one within 1 s of the last is a duplicate (decision 27).
+    """
     instance = _instance_on(agent, host, Loss.of(message).uuid)
+    if _is_old(message) and not instance.losses.is_over(now):
+        raise Unneeded("loss_again")
+    _check_reporting(instance)
+    instance.losses.note(now)
+    agent.learn_status(instance, False, now)
     _raise_alarm(agent, instance, Alarm(FAILED, instance.action), now)
 
 
 def _on_ill_health(agent: Agent, host: Host, message: MtcMessage, now: float) -> None:
     """ILLHEALTH: queue an `unhealthy` alarm with the action in the event.
 
-    The stored action stays: this one serves this alarm only (decision 8).
+    The stored action stays: this one serves this alarm only (decision 8). Of an old guestServer
+    one in 10 s and action is passed on and none is held, for it does not say when the guest is
+    well again (decision 26).
     """
     info = InstanceInformation.of(message)
     instance = _instance_on(agent, host, info.uuid)
-    if not instance.illnesses.is_over(now, info.corrective_action):
+    action = info.corrective_action
+    if _is_old(message) and not instance.illnesses.is_over(now, action):
         raise Unneeded("ill_again")
-    alarm = Alarm(UNHEALTHY, info.corrective_action)
-    _raise_alarm(agent, instance, alarm, now, now + UNHEALTHY_SECS)
-    instance.illnesses.note(now, info.corrective_action)
+    _check_reporting(instance)
+    instance.illnesses.note(now, action)
+    agent.learn_status(instance, info.heartbeating, now)
+    _raise_alarm(agent, instance, Alarm(UNHEALTHY, action), now, now + UNHEALTHY_SECS)
+
+
+def _is_old(message: MtcMessage) -> bool:
+    """Return whether the guestServer does not number what it says: it may say it twice."""
+    return Stamp.of_message(message) is None
+
+
+def _check_reporting(instance: Instance) -> None:
+    if not (instance.host.reporting and instance.reporting):
+        raise Unneeded("not_reporting")
 
 
 def _raise_alarm(
     agent: Agent, instance: Instance, alarm: Alarm, now: float, expires: float = float("inf")
 ) -> None:
-    if not (instance.host.reporting and instance.reporting):
-        raise Unneeded("not_reporting")
+    """Queue an alarm: told at once, or when the last one like it is 10 s old (decision 38).
+
+    Until then it is withdrawn by all that withdraws an alarm: it is told if it is still true.
+    """
     agent.events[Kind.ALARM.value] += 1
-    agent.queue.put(instance.uuid, Kind.ALARM, now, alarm, expires)
+    spacing = Spacing(instance.alarms, FAILED if alarm.state == FAILED else alarm)
+    agent.queue.put(instance.uuid, Kind.ALARM, now, alarm, expires, spacing=spacing)
 
 
 def _on_vote(agent: Agent, host: Host, message: MtcMessage, now: float) -> None:
@@ -137,10 +163,13 @@ def _on_answer(agent: Agent, host: Host, message: MtcMessage, now: float) -> Non
         agent.send_delete(host, info.uuid)
         return
     instance.seen = True
-    changed = info.heartbeating != instance.heartbeating
-    _take_over(instance, info)
     if info.reporting != instance.reporting:
         agent.send_later(Command.MOD_INST, instance)
+    if info.heartbeating and _is_old(message) and not instance.losses.is_over(now):
+        # It may have left before the LOSS that has overtaken it (decision 39).
+        raise Unneeded("overtaken")
+    changed = info.heartbeating != instance.heartbeating
+    _take_over(instance, info)
     if changed:
         agent.report_service(instance, now)
     elif instance.heartbeating:

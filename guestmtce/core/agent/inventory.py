@@ -25,7 +25,15 @@ _STORAGE = "storage"
 # so many seconds; what it is then, the next audit of its host tells.
 SERVICE_SHARE = (20, 10.0)
 READY_GAP_SECS = 2.0
-ILL_GAP_SECS = 10.0
+# How often a host is told its reporting though nothing has changed (decision 45).
+REPORTING_SECS = 60.0
+# What the VIM may be told of one instance: one `failed` alarm, and one `unhealthy` alarm of each
+# corrective action, in so many seconds (decision 38).
+ALARM_GAP_SECS = 10.0
+# Two LOSSes within this are one, said twice by the network (decision 27).
+LOSS_GAP_SECS = 1.0
+# A guestServer limits illnesses to one in 10 s too: so much earlier one may seem to arrive.
+ILL_GAP_SECS = ALARM_GAP_SECS - 1.0
 
 UNTOLD = Timeouts()
 
@@ -43,7 +51,7 @@ class Host:
     """One worker. `reporting` is None until the VIM has said (decision 2).
 
     `queried`, `answered` and `unanswered_audits` belong to the audit, `readies` to the limit on
-    answers to READY.
+    answers to READY, `reporting_told` to that on repeats of MOD_HOST.
     """
 
     hostname: str
@@ -57,6 +65,7 @@ class Host:
     answered: bool = False
     unanswered_audits: int = 0
     readies: Gap = field(default_factory=lambda: Gap(READY_GAP_SECS))
+    reporting_told: Gap = field(default_factory=lambda: Gap(REPORTING_SECS))
 
     @property
     def key(self) -> str:
@@ -92,21 +101,26 @@ class Instance:
     """One instance. `reporting` is ours and the VIM's to set, the rest is its guestServer's.
 
     `told_at` is when the VIM last said where it is or whether it reports; `seen` and `absences`
-    belong to the audit; `illnesses` to the limit on ILLHEALTH, by corrective action;
-    `service_share` and `service_owed` to that on `service` events.
+    belong to the audit. `losses` and `illnesses` (by corrective action) limit what is taken from
+    an old guestServer, `alarms` (by what they say) and `service_share` what is told to the VIM;
+    `service_owed` says that the latter put an event off.
+
+    `heartbeating` is None until something was learned of it (decision 25).
     """
 
     uuid: str
     host: Host
     reporting: bool = False
-    heartbeating: bool = False
+    heartbeating: bool | None = None
     timeouts: Timeouts = UNTOLD
     action: CorrectiveAction = CorrectiveAction.UNKNOWN
     told_at: float = 0.0
     seen: bool = True
     absences: int = 0
     pending: PendingAsk | None = None
+    losses: Gap = field(default_factory=lambda: Gap(LOSS_GAP_SECS))
     illnesses: Gap = field(default_factory=lambda: Gap(ILL_GAP_SECS))
+    alarms: Gap = field(default_factory=lambda: Gap(ALARM_GAP_SECS))
     service_share: RateLimit = field(default_factory=lambda: RateLimit(*SERVICE_SHARE))
     service_owed: bool = False
 
@@ -116,7 +130,7 @@ class Instance:
             self.uuid,
             self.host.hostname,
             self.reporting,
-            self.heartbeating,
+            bool(self.heartbeating),
             self.timeouts.restart if self.heartbeating else 0,
         )
 

@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
+
+from guestmtce.core.shared.limits import Gap
 
 MAX_ACTIONS = 4
 SWEEP_SECS = 10.0
@@ -37,6 +40,21 @@ HARMLESS = QUERIES | {Kind.SERVICE}
 URGENT = frozenset({Kind.ALARM, Kind.ACTION})
 
 
+class Spacing(NamedTuple):
+    """Keeps messages apart that have one `key`: `gap` knows when the last was told."""
+
+    gap: Gap
+    key: Hashable
+
+    def over_at(self) -> float:
+        """Return when the next one may be told."""
+        return self.gap.over_at(self.key)
+
+    def note(self, now: float) -> None:
+        """One is told at `now`."""
+        self.gap.note(now, self.key)
+
+
 @dataclass(eq=False)
 class Message:
     """One thing to tell or ask.
@@ -44,14 +62,16 @@ class Message:
     `detail` is what its body is made from when it is written: an Alarm, a GuestAnswer, the UUID
     of the host that is asked about. A `service` event has none, it tells the state of that moment.
     `expires` is when nobody wants to hear it any more, `due` when it may be told; both are
-    seconds of the loop's clock. `tries` counts how often the VIM may have heard it. `void` says
-    why it must not be told (again) though it is on its way.
+    seconds of the loop's clock. `spacing` keeps it apart from the last one like it that
+    was told. `tries` counts how often the VIM may have heard it. `void` says why it
+    must not be told (again) though it is on its way.
     """
 
     kind: Kind
     detail: object = None
     expires: float = float("inf")
     due: float = float("-inf")
+    spacing: Spacing | None = None
     tries: int = 0
     void: str = ""
 
@@ -221,12 +241,20 @@ class Lanes:
         heapq.heappush(self._aside, (message.due, self._sequence, lane, message))
 
     def _first_due(self, lane: _Lane, now: float) -> Message | None:
-        """Return the first message of a lane's turn, without those that have expired."""
+        """Return the first message of a lane's turn that may be told now.
+
+        Those that have expired are dropped; those that came too soon are put aside.
+        """
         while lane.turn:
             message = lane.turn[0]
-            if message.expires > now:
+            if message.expires <= now:
+                self._remove(lane, message, "expired")
+            elif message.spacing is not None and message.spacing.over_at() > now:
+                lane.turn.remove(message)
+                message.due = message.spacing.over_at()
+                self._put_aside(lane, message)
+            else:
                 return message
-            self._remove(lane, message, "expired")
         return None
 
     def _sweep(self, now: float) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from guestmtce.core.agent.lanes import Kind, Lanes, Message
+from guestmtce.core.agent.lanes import Kind, Lanes, Message, Spacing
 from guestmtce.core.agent.vim_health import Input, VimHealth, backoff
 
 MAX_CONNECTIONS = 4
@@ -83,13 +83,15 @@ class VimQueue:
         now: float,
         detail: object = None,
         expires: float = float("inf"),
+        *,
+        spacing: Spacing | None = None,
     ) -> None:
         """Queue a message of the lane `key` (an instance's UUID, or a host's key).
 
         It replaces what it makes obsolete: a lane holds one of each kind, and the last four
-        actions.
+        actions. `spacing` holds it back until the last one like it is old enough.
         """
-        self._lanes.put(key, Message(kind, detail, expires), now)
+        self._lanes.put(key, Message(kind, detail, expires, spacing=spacing), now)
         self.health.step(Input.NEWS, now)
 
     def withdraw(
@@ -143,6 +145,8 @@ class VimQueue:
         self._flying.remove(delivery)
         self.health.step(self._input_of(delivery, ended), now)
         message, key = delivery.message, delivery.key
+        if ended is not Ended.NOT_DELIVERED and message.spacing is not None:
+            message.spacing.note(delivery.started)
         if ended is Ended.NOT_DELIVERED and message.void:
             self._lanes.drop(key, message)
         elif ended is Ended.NOT_DELIVERED:

@@ -11,7 +11,7 @@ BURST_SECS = 0.01
 Step = Callable[[], object]
 
 
-class Outbox:
+class Bursts:
     """Steps that wait for the next burst; each sends a datagram, from what is known by then."""
 
     def __init__(self) -> None:
