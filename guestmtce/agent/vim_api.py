@@ -9,20 +9,28 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
+from urllib.request import Request
 
 from guestmtce.core.agent import vim_answers, vim_messages
 from guestmtce.core.agent.agent import Agent
 from guestmtce.core.agent.vim_queue import Delivery, Ended
 from guestmtce.core.agent.vim_requests import request_for
 from guestmtce.core.shared.errors import PeerError
-from guestmtce.core.shared.http1 import encode_request, host_header
 from guestmtce.core.shared.limits import EveryNth
 from guestmtce.core.shared.text import printable
-from guestmtce.runtime.http_client import RESET, TIMEOUT, Exchange, Outcome
+from guestmtce.runtime.http_client import (
+    RESET,
+    TIMEOUT,
+    Exchange,
+    Outcome,
+    encode_request,
+    host_header,
+)
 from guestmtce.runtime.loop import Loop, Timers
 
 log = logging.getLogger(__name__)
 
+_HEADERS = {"Content-Type": "application/json", "User-Agent": vim_messages.OUR_USER_AGENT}
 _LOG_EVERY = 100
 _OK = 200
 _FIRST_ERROR = 400
@@ -88,12 +96,12 @@ class VimApi:
     def _start(self, delivery: Delivery) -> None:
         address = self._address()
         if address is None:
-            outcome = Outcome(False, None, b"", "no address", 0.0)
+            outcome = Outcome(False, None, b"", "no address")
             self._loop.call_soon(self._done, delivery, outcome)
             return
         method, target, body = request_for(self._agent.inventory, delivery.key, delivery.message)
-        ours = vim_messages.OUR_USER_AGENT
-        request = encode_request(method, target, host_header(*address), ours, body)
+        url = f"http://{host_header(*address)}{target}"
+        request = encode_request(Request(url, body, _HEADERS, method=method))
 
         def on_done(outcome: Outcome) -> None:
             self._done(delivery, outcome)

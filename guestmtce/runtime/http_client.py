@@ -1,26 +1,28 @@
 """One HTTP request per connection, on the loop, with a deadline (vim.md, "Events").
 
-Replaces guestHttpUtil's blocking calls. The request goes out in one write right after the
-connect: the VIM has one thread, and a client that connects and stays silent blocks all of it.
+Replaces guestHttpUtil's blocking calls. `urllib.request.Request` says what is asked, and
+`http.client.HTTPResponse` reads the answer, on bytes in memory (decision 36); the socket between
+them is ours and never blocks. The request goes out in one write right after the connect: the VIM
+has one thread, and a client that connects and stays silent blocks all of it.
 """
 
 from __future__ import annotations
 
 import errno
-import logging
+import io
 import selectors
 import socket
 from collections.abc import Callable
+from http.client import HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
 from typing import NamedTuple
+from urllib.request import Request
 
-from guestmtce.core.shared.http1 import HttpError, ResponseParser
 from guestmtce.runtime import address as addresses
 from guestmtce.runtime.loop import Loop
 
-log = logging.getLogger(__name__)
-
 DEADLINE_SECS = 20.0
 READ_BYTES = 64 * 1024
+ANSWER_LIMIT = 4 * 1024 * 1024
 _RECEIVES_PER_TURN = 16
 
 _WORDS = {
@@ -35,6 +37,68 @@ _WORDS = {
 TIMEOUT = "timeout"
 CLOSED = "closed"
 RESET = "reset"
+GARBAGE = "garbage"
+
+
+def host_header(address: str, port: int) -> str:
+    """Return `address:port` as it stands in a URL: an IPv6 address in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def encode_request(request: Request) -> bytes:
+    """Return the bytes of a request; it asks the server to hang up after its answer."""
+    lines = [f"{request.get_method()} {request.selector} HTTP/1.1", f"Host: {request.host}"]
+    # urllib keeps a name as `User-agent`, and sends it as `User-Agent`.
+    lines += [f"{name.title()}: {value}" for name, value in request.header_items()]
+    lines.append("Connection: close")
+    body = request.data
+    if not isinstance(body, bytes):
+        return "\r\n".join([*lines, "", ""]).encode("ascii")
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode("ascii") + body
+
+
+class _Memory:
+    """An answer's bytes in the place of the socket that `HTTPResponse` reads from."""
+
+    def __init__(self, data: bytes) -> None:
+        self.file = io.BytesIO(data)
+
+    def makefile(self, _mode: str) -> io.BytesIO:
+        """Return the file to read from."""
+        return self.file
+
+    def add(self, data: bytes) -> None:
+        """Put `data` behind what is there; reading goes on where it was."""
+        place = self.file.tell()
+        self.file.seek(0, io.SEEK_END)
+        self.file.write(data)
+        self.file.seek(place)
+
+
+def read_answer(data: bytes, *, at_end: bool) -> tuple[int | None, bytes | None]:
+    """Return the status in what has come of an answer, and its body; None for what is not whole.
+
+    `at_end`: nothing more will come. Raises HTTPException if it is not an answer, or too long.
+    """
+    if len(data) > ANSWER_LIMIT:
+        raise HTTPException("too long")
+    lines, newline, rest = data.rpartition(b"\n")
+    memory = _Memory(lines + newline)
+    response = HTTPResponse(memory)  # type: ignore[arg-type]  # it calls nothing but makefile
+    try:
+        response.begin()
+    except RemoteDisconnected:
+        return None, None  # not one whole line, or none after a `100 Continue`
+    start = memory.file.tell()
+    if not data.endswith((b"\r\n\r\n", b"\n\n"), 0, start):
+        return None, None
+    memory.add(rest)
+    if not at_end and (response.length is None or len(data) < start + response.length):
+        return response.status, None
+    try:
+        return response.status, response.read()
+    except IncompleteRead:
+        return response.status, None
 
 
 class Outcome(NamedTuple):
@@ -48,7 +112,6 @@ class Outcome(NamedTuple):
     status: int | None
     body: bytes
     error: str
-    seconds: float
 
 
 class Exchange:
@@ -65,8 +128,9 @@ class Exchange:
         self._loop = loop
         self._rest = memoryview(request)
         self._on_done = on_done
-        self._parser = ResponseParser()
-        self._started = loop.time()
+        self._received = b""
+        self._status: int | None = None
+        self._body: bytes | None = None
         self._finished = False
         self._socket: socket.socket | None = None
         self._deadline = loop.call_later(deadline, self._finish, TIMEOUT)
@@ -124,35 +188,30 @@ class Exchange:
         for _ in range(_RECEIVES_PER_TURN):
             if self._socket is None:
                 return
+            word = ""
             try:
                 data = self._socket.recv(READ_BYTES)
-                if data:
-                    self._parser.receive(data)
             except BlockingIOError:
                 return
             except OSError as error:
-                self._ended(_word(error.errno))
+                data, word = b"", _word(error.errno)
+            self._received += data
+            try:
+                self._status, self._body = read_answer(self._received, at_end=not data)
+            except HTTPException:
+                self._finish(GARBAGE)
                 return
-            except HttpError:
-                self._finish("garbage")
-                return
-            if not data:
-                self._ended(CLOSED)
-            elif self._parser.complete:
+            if self._body is not None:
                 self._finish("")
-
-    def _ended(self, word: str) -> None:
-        self._parser.end()
-        self._finish("" if self._parser.complete else word)
+            elif not data:
+                self._finish(word or CLOSED)
 
     def _finish(self, error: str) -> None:
         if self._finished:
             return
         self._release()
-        seconds = self._loop.time() - self._started
-        body = self._parser.body if not error else b""
-        outcome = Outcome(not self._rest, self._parser.status, body, error, seconds)
-        self._on_done(outcome)
+        body = b"" if error else self._body or b""
+        self._on_done(Outcome(not self._rest, self._status, body, error))
 
     def _release(self) -> None:
         self._finished = True

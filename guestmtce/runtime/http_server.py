@@ -1,9 +1,7 @@
 """An HTTP server on the loop: many connections, none of which can hold up another (vim.md).
 
-Replaces libevent's evhttp. Only moves bytes: `core.shared.http1` finds the requests, `handler`
-answers them, and answers at once. Each connection is bounded in time (a deadline for a request,
-for an answer to be read, for idleness) and in space (one request at a time, read no further while
-its answer waits to be sent).
+Replaces libevent's evhttp. Here it is decided who may connect, and whose piece of a long answer
+is made next; `http_connection` moves a client's bytes, `http_message` reads and writes them.
 """
 
 from __future__ import annotations
@@ -14,48 +12,18 @@ import logging
 import selectors
 import socket
 from collections import Counter, OrderedDict
-from collections.abc import Callable
-from enum import Enum
-from typing import NamedTuple
 
-from guestmtce.core.shared.http1 import (
-    CONTINUE,
-    HttpError,
-    Request,
-    RequestParser,
-    Response,
-    encode_response,
-)
 from guestmtce.runtime import address as addresses
+from guestmtce.runtime.http_connection import Connection, ErrorHandler, Handler, Limits
 from guestmtce.runtime.loop import Loop, Timer
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[Request], Response]
-ErrorHandler = Callable[[HttpError], Response]
-
-READ_BYTES = 64 * 1024
-ACCEPTS_PER_TURN = 32
-REQUESTS_PER_TURN = 16
-ANSWER_BYTES_PER_TURN = 64 * 1024
-BACKLOG = 128
+# Fewer than Limits.refused: whoever comes is read once before those after him can push him out.
+ACCEPTS_PER_TURN = 8
+# More than a burst of clients; one that found no place here would try again after a second.
+BACKLOG = 512
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-class Limits(NamedTuple):
-    """Bounds of the server; times in seconds.
-
-    `refused` connections beyond `connections` are told 503, the rest are hung up on. After
-    our last answer a client has `linger` to read it and close.
-    """
-
-    connections: int = 64
-    refused: int = 16
-    request: float = 10.0
-    response: float = 10.0
-    idle: float = 75.0
-    linger: float = 2.0
-    accept_retry: float = 0.5
 
 
 class HttpServer:
@@ -63,7 +31,7 @@ class HttpServer:
 
     `handler` answers a request, `on_error` what is not one; both return at once. Raises OSError
     if it cannot listen. `counts` (the caller's, if given) has accepted, refused, evicted,
-    timeouts, requests, errors.
+    timeouts, requests, errors, failures.
     """
 
     def __init__(
@@ -81,9 +49,12 @@ class HttpServer:
         self.handler = handler
         self.on_error = on_error
         self.limits = limits
-        # Open ones in the order of their last activity; refused ones apart.
-        self._connections: OrderedDict[_Connection, None] = OrderedDict()
-        self._refused: set[_Connection] = set()
+        # Open ones in the order of their last activity; those beyond the limit apart, as they came.
+        self._connections: OrderedDict[Connection, None] = OrderedDict()
+        self._extra: dict[Connection, None] = {}
+        # Those whose long answer is being made: the first one's next piece is next.
+        self._queue: OrderedDict[Connection, None] = OrderedDict()
+        self._turn: Timer | None = None
         self._retry: Timer | None = None
         self._socket = _listen(address)
         self._watch()
@@ -96,28 +67,47 @@ class HttpServer:
 
     @property
     def connections(self) -> int:
-        """Open connections, without the refused ones."""
+        """Open connections, without those beyond the limit."""
         return len(self._connections)
 
     def close(self) -> None:
         """Stop listening and hang up on everybody."""
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
+        for timer in (self._retry, self._turn):
+            if timer is not None:
+                timer.cancel()
         self.loop.unwatch(self._socket)
         self._socket.close()
-        for connection in [*self._connections, *self._refused]:
+        for connection in [*self._connections, *self._extra]:
             connection.close()
 
-    def closed(self, connection: _Connection) -> None:
-        """A connection is gone."""
-        self._connections.pop(connection, None)
-        self._refused.discard(connection)
-
-    def active(self, connection: _Connection) -> None:
+    def active(self, connection: Connection) -> None:
         """Something happened on a connection: it is the last to be evicted now."""
         if connection in self._connections:
             self._connections.move_to_end(connection)
+
+    def closed(self, connection: Connection) -> None:
+        """A connection is gone."""
+        for table in (self._connections, self._extra, self._queue):
+            table.pop(connection, None)
+
+    def queue(self, connection: Connection) -> None:
+        """Call `connection.send_piece()` when it is its turn.
+
+        Long answers are made one at a time, a piece in each turn of the loop; a client that does
+        not read loses its place to the next.
+        """
+        self._queue[connection] = None
+        if self._turn is None:
+            self._turn = self.loop.call_soon(self._send_piece)
+
+    def _send_piece(self) -> None:
+        self._turn = None
+        connection = next(iter(self._queue), None)
+        if connection is None:
+            return
+        self._turn = self.loop.call_soon(self._send_piece)
+        if not connection.send_piece():
+            self._queue.pop(connection, None)
 
     def _watch(self) -> None:
         self._retry = None
@@ -144,23 +134,27 @@ class HttpServer:
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.counts["accepted"] += 1
-        if len(self._connections) >= self.limits.connections:
-            idle = next((conn for conn in self._connections if conn.idle), None)
-            if idle is None:
-                self._refuse(sock)
-                return
-            self.counts["evicted"] += 1
-            idle.close()
-        self._connections[_Connection(self, sock)] = None
-
-    def _refuse(self, sock: socket.socket) -> None:
-        self.counts["refused"] += 1
-        if len(self._refused) >= self.limits.refused:
-            sock.close()
+        if len(self._connections) < self.limits.connections or self._make_room():
+            self._connections[Connection(self, sock)] = None
             return
-        connection = _Connection(self, sock)
-        self._refused.add(connection)
-        connection.refuse()
+        if len(self._extra) >= self.limits.refused:
+            self.counts["refused"] += 1
+            next(iter(self._extra)).close()
+        self._extra[Connection(self, sock, extra=True)] = None
+
+    def _make_room(self) -> bool:
+        """Close the oldest idle connection, else the one that keeps us waiting longest.
+
+        False if none is idle and none has kept us waiting for `patience` (decision 40).
+        """
+        leaving = next((each for each in self._connections if each.idle), None)
+        if leaving is None:
+            leaving = max(self._connections, key=Connection.kept_us_waiting)
+            if leaving.kept_us_waiting() <= self.limits.patience:
+                return False
+        self.counts["evicted"] += 1
+        leaving.close()
+        return True
 
 
 def _listen(address: tuple[str, int]) -> socket.socket:
@@ -174,203 +168,3 @@ def _listen(address: tuple[str, int]) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-class _Phase(Enum):
-    """What a connection's deadline is for."""
-
-    IDLE = "idle"
-    REQUEST = "request"
-    RESPONSE = "response"
-    LINGER = "linger"
-
-
-class _Connection:
-    """One client: its parser, what waits to be sent, and one deadline."""
-
-    def __init__(self, server: HttpServer, sock: socket.socket) -> None:
-        self._server = server
-        self._socket = sock
-        self._parser = RequestParser()
-        self._output = memoryview(b"")
-        self._served = False
-        self._continued = False
-        self._last_answer = False
-        self._at_end = False
-        self._closed = False
-        self._more: Timer | None = None
-        # A client that connects and says nothing has not the patience of a kept connection.
-        self._phase = _Phase.REQUEST
-        self._deadline = server.loop.call_later(server.limits.request, self._too_late)
-        self._update_interest()
-
-    @property
-    def idle(self) -> bool:
-        """True if closing it now loses no request and no answer."""
-        return not self._output and not self._last_answer and self._parser.idle
-
-    def close(self) -> None:
-        """Hang up. Closing twice does nothing."""
-        if self._closed:
-            return
-        self._closed = True
-        self._deadline.cancel()
-        if self._more is not None:
-            self._more.cancel()
-        self._server.loop.unwatch(self._socket)
-        self._socket.close()
-        self._server.closed(self)
-
-    def refuse(self) -> None:
-        """Say that there are too many connections, and go."""
-        self._answer_error(HttpError(503, "too many connections"))
-        self._advance()
-
-    def _enter(self, phase: _Phase) -> None:
-        """Begin a phase and its deadline; a phase that goes on keeps its deadline."""
-        if phase is not self._phase or not self._deadline.active:
-            self._phase = phase
-            self._deadline.cancel()
-            seconds = getattr(self._server.limits, phase.value)
-            self._deadline = self._server.loop.call_later(seconds, self._too_late)
-
-    def _too_late(self) -> None:
-        if self._phase is not _Phase.REQUEST:
-            self.close()
-            return
-        self._server.counts["timeouts"] += 1
-        self._answer_error(HttpError(408, "too slow"))
-        self._advance()
-
-    def _ready(self, events: int) -> None:
-        self._server.active(self)
-        if events & selectors.EVENT_READ:
-            self._read()
-        if not self._closed:
-            self._advance()
-
-    def _read(self) -> None:
-        try:
-            data = self._socket.recv(READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            self.close()
-            return
-        if not data:
-            # Half closed: what was asked for is still answered.
-            self._at_end = True
-        elif not self._last_answer:
-            self._parser.receive(data)
-
-    def _advance(self) -> None:
-        """Answer what has arrived, until the client has to read first, or to say more."""
-        self._more = None
-        sent = 0
-        for _ in range(REQUESTS_PER_TURN):
-            sent += len(self._output)
-            if not self._flush():
-                break
-            if sent > ANSWER_BYTES_PER_TURN and not self._last_answer:
-                self._more = self._server.loop.call_soon(self._advance)
-                break
-            if self._last_answer:
-                self._linger()
-                break
-            if not self._serve_one():
-                self._wait()
-                break
-        else:
-            # Others have their turn first.
-            self._more = self._server.loop.call_soon(self._advance)
-        self._update_interest()
-
-    def _serve_one(self) -> bool:
-        """Put the answer to the next request in the output; False if there is none yet."""
-        try:
-            request = self._parser.next_request()
-        except HttpError as error:
-            self._server.counts["errors"] += 1
-            self._answer_error(error)
-            return True
-        if request is not None:
-            self._server.counts["requests"] += 1
-            self._answer(request)
-            return True
-        if self._parser.wants_continue and not self._continued:
-            self._continued = True
-            self._output = memoryview(CONTINUE)
-            return True
-        return False
-
-    def _answer(self, request: Request) -> None:
-        self._served, self._continued = True, False
-        self._deadline.cancel()
-        response: Response | None = None
-        try:
-            response = self._server.handler(request)
-        finally:
-            if response is None:
-                # It raised: the loop logs that, this client is told, and others are served.
-                self._answer_error(HttpError(500, "internal error"))
-                self._more = self._server.loop.call_soon(self._advance)
-        self._last_answer = not request.keep_alive
-        head_only = request.method == "HEAD"
-        data = encode_response(response, keep_alive=request.keep_alive, head_only=head_only)
-        self._output = memoryview(data)
-
-    def _answer_error(self, error: HttpError) -> None:
-        self._last_answer = True
-        self._deadline.cancel()
-        data = encode_response(self._server.on_error(error), keep_alive=False)
-        self._output = memoryview(self._output.tobytes() + data)
-
-    def _flush(self) -> bool:
-        """Send; True if nothing is left to send."""
-        if self._closed:
-            return False
-        if not self._output:
-            return True
-        try:
-            sent = self._socket.send(self._output)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.close()
-            return False
-        self._output = self._output[sent:]
-        if self._output:
-            self._enter(_Phase.RESPONSE)
-            return False
-        return True
-
-    def _wait(self) -> None:
-        """Everything that was asked is answered."""
-        if self._at_end:
-            self.close()
-        elif self._served and self._parser.idle:
-            self._enter(_Phase.IDLE)
-        else:
-            self._enter(_Phase.REQUEST)
-
-    def _linger(self) -> None:
-        """Say that this was all, and let the client read it.
-
-        Closing with unread input would reset the connection, and the answer would be lost.
-        """
-        if self._phase is not _Phase.LINGER:
-            self._enter(_Phase.LINGER)
-            try:
-                self._socket.shutdown(socket.SHUT_WR)
-            except OSError:
-                self.close()
-        if self._at_end:
-            self.close()
-
-    def _update_interest(self) -> None:
-        if self._closed:
-            return
-        events = selectors.EVENT_WRITE if self._output else 0
-        if not (self._output or self._at_end or self._more):
-            events |= selectors.EVENT_READ
-        self._server.loop.watch(self._socket, events, self._ready)

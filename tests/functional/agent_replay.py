@@ -211,7 +211,7 @@ def feed(
             rig.mtc_sends(data)
         elif sender == "vim":
             status, body = rig.raw_command(data)
-            outputs["answers"].append(Output(f"{status} {canonical(body.decode())}".strip(), at))
+            outputs["answers"].append(Output(_our_answer_text(status, body), at))
         else:
             rig.server_sends(data, sender)
     rig.advance(max(0.0, until - rig.time))
@@ -223,6 +223,13 @@ def feed(
     for seen in rig.vim.requests:
         outputs["vim"].append(Output(_our_request_text(seen.what), seen.at))
     return outputs
+
+
+def _our_answer_text(status: int, body: bytes) -> str:
+    """As the old one's: what an error says to people, `detail`, is new."""
+    if status >= 400:
+        body = json.dumps({k: v for k, v in json.loads(body).items() if k != "detail"}).encode()
+    return f"{status} {canonical(body.decode())}".strip()
 
 
 def _our_request_text(request: Any) -> str:

@@ -93,6 +93,12 @@ INTENDED = [
         r'^answers 404 .*"entity not found"} → 200 .*"services"',
         "the same: the instance is still there",
     ),
+    Intended(
+        "agent-rest-errors",
+        "answer",
+        r'^answers 200 {"status":"pass"} → 411 {"status":"fail","reason":"no buffer"}',
+        "decision 36: a chunked body is answered 411",
+    ),
     Intended(ANY, "missing", r'"uuid":"none"', "a missing key is not an instance called `none`"),
     Intended(
         r"agent-mtc-commands|agent-rest-errors",

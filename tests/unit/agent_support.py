@@ -111,7 +111,7 @@ class CoreRig:
             command = parse_command(method, path, {"user-agent": "vim/1.0"}, body)
             return tuple(commands.execute(self.agent, command, self.now))
         except CommandError as error:
-            return error.status, {"status": "fail", "reason": error.answer}
+            return error.status, {"status": "fail", "reason": error.reason}
 
     def audit(self, hostname: str = "compute-0") -> None:
         audit.audit(self.agent, self.host(hostname), self.now)

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guestmtce.core.shared.http1 import BODY_LIMIT, HEAD_LIMIT, HttpError, Request, Response
-from guestmtce.runtime import http_server
-from guestmtce.runtime.http_server import ANSWER_BYTES_PER_TURN, HttpServer, Limits
+from guestmtce.core.shared.http_framing import BODY_LIMIT, HEAD_LIMIT, HttpError
+from guestmtce.runtime import http_connection
+from guestmtce.runtime.http_connection import ANSWER_BYTES_PER_TURN, Limits
+from guestmtce.runtime.http_message import Request, Response
+from guestmtce.runtime.http_server import HttpServer
 from tests.simulation import SimulatedLoop
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -312,13 +314,123 @@ def test_a_client_that_does_not_read_is_not_read_either(rig):
     assert len(rig.requests) == 1
 
 
+def in_pieces(*pieces: bytes) -> Response:
+    return Response(200, iter(pieces))
+
+
+def test_an_answer_in_pieces_ends_with_the_connection(rig):
+    rig.response = in_pieces(*[b"%d," % number for number in range(1000)])
+    client = rig.client().send(GET + GET)
+    head, _, body = client.received().partition(b"\r\n\r\n")
+    assert b"\r\nConnection: close" in head
+    assert b"Content-Length" not in head
+    assert body == b"".join(b"%d," % number for number in range(1000))
+    assert client.at_end
+    assert len(rig.requests) == 1
+
+
+@pytest.mark.parametrize("pieces", [(), (b"",), (b"all of it",)])
+def test_an_answer_of_one_piece_has_its_length(rig, pieces):
+    rig.response = in_pieces(*pieces)
+    client = rig.client().send(GET)
+    (answer,) = client.answers()
+    assert answer.body == b"".join(pieces)
+    assert answer.headers["connection"] == "keep-alive"
+    assert not client.at_end
+
+
+def test_head_of_an_answer_in_pieces(rig):
+    rig.response = in_pieces(b"one", b"two", b"three")
+    client = rig.client().send(b"HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert client.received().endswith(b"Connection: close\r\n\r\n")
+    assert client.at_end
+
+
+def test_pieces_are_made_as_they_are_read(rig):
+    made = []
+
+    def pieces():
+        for number in range(1000):
+            made.append(number)
+            yield bytes(100_000)
+
+    rig.response = Response(200, pieces())
+    client = rig.client().send(GET)
+    rig.loop.settle()
+    first = len(made)
+    assert 1 < first < 1000
+    client.socket.recv(100_000)
+    rig.loop.settle()
+    assert len(client.received()) > 99_000_000
+    assert client.at_end
+
+
+def test_long_answers_are_made_one_at_a_time_and_requests_are_answered_between(rig):
+    """A client that does not read its long answer holds up no other."""
+    made = []
+
+    def pieces(name: int):
+        for _ in range(50):
+            made.append((name, rig.loop.turns))
+            yield bytes(1000 if name else 1_000_000)
+
+    answers = [pieces(name) for name in range(4)]
+    rig.server.handler = lambda request: (
+        Response(200, answers.pop(0)) if request.target == "/x" else Response(200, b"short")
+    )
+    clients = [Client(rig) for _ in range(4)]
+    for client in clients:
+        client.socket.send(GET)
+        rig.loop.settle()
+    rig.loop.advance(1)
+    names = [name for name, _ in made]
+    assert names.count(0) < 50, "this one is not read"
+    assert names[-150:] == [1] * 50 + [2] * 50 + [3] * 50
+    turns = [turn for _, turn in made]
+    assert max(turns.count(turn) for turn in turns) <= 2, "the first two go out together"
+    assert all(len(client.received()) > 50_000 for client in clients)
+
+
+def test_a_piece_that_is_not_read_ends_the_answer(rig):
+    rig.response = Response(200, (bytes(1_000_000) for _ in range(100)))
+    rig.client().send(GET)
+    rig.loop.advance(rig.server.limits.response - 1)
+    assert rig.server.connections == 1
+    rig.loop.advance(2)
+    assert rig.server.connections == 0
+
+
+def test_pieces_that_fail_end_the_connection_and_nothing_else(rig):
+    def pieces():
+        yield b"one"
+        yield b"two"
+        raise RuntimeError("a bug of ours")
+
+    rig.response = Response(200, pieces())
+    client, other = rig.client().send(GET), rig.client()
+    assert client.received().endswith(b"onetwo")
+    assert client.at_end
+    assert rig.loop.errors == 1
+    rig.response = Response(200, b"well")
+    assert other.send(GET).statuses() == [200]
+
+
+def test_a_client_that_goes_in_the_midst_of_pieces_is_forgotten(rig):
+    rig.response = Response(200, (bytes(1_000_000) for _ in range(100)))
+    client = rig.client().send(GET)
+    client.socket.close()
+    rig.loop.settle()
+    assert rig.server.connections == 0
+    assert rig.loop.errors == 0
+
+
 def test_many_requests_at_once_leave_others_their_turn(rig):
     flood, other = rig.client(), rig.client()
     flood.socket.send(GET * 1000)
     other.socket.send(b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
     rig.loop.settle()
     position = [request.target for request in rig.requests].index("/other")
-    assert position <= 2 * http_server.REQUESTS_PER_TURN
+    assert position <= 2 * http_connection.REQUESTS_PER_TURN
 
 
 def test_beyond_64_connections_the_oldest_idle_one_is_closed(make_rig):
@@ -335,22 +447,90 @@ def test_beyond_64_connections_the_oldest_idle_one_is_closed(make_rig):
     assert busy.send(GET[5:]).statuses() == [200]
 
 
-def test_without_an_idle_one_it_is_503(make_rig):
-    rig = make_rig(connections=2)
+def full_rig(make_rig, **limits: Any) -> Rig:
+    """A server whose every place is taken by the beginning of a request, a moment ago."""
+    rig = make_rig(connections=2, **limits)
     for _ in range(2):
         rig.client().send(GET[:5])
-    refused = rig.client().send(GET)
+    return rig
+
+
+def test_without_an_idle_one_a_whole_request_is_answered_all_the_same(make_rig):
+    rig = full_rig(make_rig)
+    extra = rig.client().send(GET + GET)
+    (answer,) = extra.answers()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert extra.at_end
+    assert rig.server.connections == 2
+
+
+def test_without_an_idle_one_who_brings_no_request_in_time_is_told_503(make_rig):
+    rig = full_rig(make_rig)
+    refused = rig.client().send(GET[:5])
+    rig.loop.advance(rig.server.limits.grace - 0.1)
+    assert refused.received() == b""
+    rig.loop.advance(0.2)
     assert refused.statuses() == [503]
     assert refused.at_end
 
 
 def test_those_told_503_are_bounded_too(make_rig):
-    rig = make_rig(connections=1, refused=2)
-    rig.client().send(GET[:5])
-    statuses = [rig.client().statuses() for _ in range(4)]
-    assert statuses == [[503], [503], [], []]
-    rig.loop.advance(rig.server.limits.linger + 1)
-    assert rig.client().statuses() == [503]
+    rig = full_rig(make_rig, refused=2)
+    clients = [rig.client().send(GET[:5]) for _ in range(4)]
+    assert [client.received() for client in clients] == [b""] * 4
+    assert [client.at_end for client in clients] == [True, True, False, False]
+    rig.loop.advance(rig.server.limits.grace)
+    assert [client.statuses() for client in clients[2:]] == [[503], [503]]
+    assert rig.server.counts["refused"] == 4
+
+
+def test_the_slowest_makes_room_after_2_s(make_rig):
+    """Decision 40. What is young, and what is answered, stays."""
+    rig = make_rig(connections=3)
+    slowest, slow = rig.client().send(GET[:5]), None
+    rig.loop.advance(1)
+    slow = rig.client().send(GET[:5])
+    rig.loop.advance(1.5)
+    young = rig.client().send(GET[:5])
+    newcomer = rig.client()
+    assert newcomer.send(GET).statuses() == [200]
+    assert slowest.received() == b""
+    assert [each.at_end for each in (slowest, slow, young)] == [True, False, False]
+    assert not newcomer.at_end, "it has a place of its own"
+    assert rig.server.connections == 3
+
+
+def test_a_client_that_does_not_read_makes_room_too(make_rig):
+    rig = make_rig(connections=1)
+    big_answer(rig)
+    rig.client().send(GET)
+    rig.loop.advance(2.1)
+    rig.client()
+    assert rig.server.counts["evicted"] == 1
+
+
+def test_200_slow_clients_do_not_keep_the_vim_out(rig):
+    """They come back whenever they are hung up on; the VIM connects once for each command."""
+
+    slow_ones: list[Client] = []
+    answered = 0
+    for _ in range(40):
+        for client in slow_ones:
+            with contextlib.suppress(OSError):
+                client.socket.send(b"x")
+        rig.loop.settle()
+        for client in [client for client in slow_ones if client.received() or client.at_end]:
+            slow_ones.remove(client)
+            client.socket.close()
+        while len(slow_ones) < 200:
+            slow_ones.append(Client(rig))
+            slow_ones[-1].socket.send(b"G")
+        vim = Client(rig).send(LAST)
+        answered += vim.statuses() == [200]
+        rig.loop.advance(0.3)
+    assert answered == 40
+    assert rig.server.connections <= rig.server.limits.connections
+    assert rig.server.counts["refused"] > 100, "there was no room for them all"
 
 
 def test_silent_clients_do_not_keep_the_vim_out(make_rig):

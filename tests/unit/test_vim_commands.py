@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guestmtce.core.agent.vim_commands import Action, Command, CommandError, Reason, parse_command
+from guestmtce.core.agent.vim_commands import (
+    CommandError,
+    Operation,
+    Reason,
+    VimCommand,
+    parse_command,
+)
 from guestmtce.core.shared.vocabulary import Event
 from tests.unit.agent_support import HOST_0, UUID
 
@@ -35,59 +41,64 @@ def refuse(method: str, path: str, body: bytes = b"", headers: dict | None = Non
 @pytest.mark.parametrize(
     ("method", "path", "body", "expected"),
     [
-        ("POST", HOSTS, encode(HOST_BODY), Command(Action.HOST_CREATE, HOST_0, "compute-0")),
-        ("POST", HOSTS, b"", Command(Action.HOST_CREATE, HOST_0)),
-        ("PUT", HOSTS + "/enable", encode(HOST_BODY), (Action.HOST_ENABLE, HOST_0, "compute-0")),
-        ("PUT", HOSTS + "/disable", encode(HOST_BODY), (Action.HOST_DISABLE, HOST_0, "compute-0")),
-        ("GET", HOSTS, b"", (Action.HOST_QUERY, HOST_0)),
-        ("GET", HOSTS + "/disable", encode(HOST_BODY), (Action.HOST_QUERY, HOST_0)),
-        ("GET", HOSTS, b"{not json, ignored", (Action.HOST_QUERY, HOST_0)),
-        ("DELETE", HOSTS, b"", (Action.HOST_DELETE, HOST_0)),
+        ("POST", HOSTS, encode(HOST_BODY), VimCommand(Operation.HOST_CREATE, HOST_0, "compute-0")),
+        ("POST", HOSTS, b"", VimCommand(Operation.HOST_CREATE, HOST_0)),
+        ("PUT", HOSTS + "/enable", encode(HOST_BODY), (Operation.HOST_ENABLE, HOST_0, "compute-0")),
+        (
+            "PUT",
+            HOSTS + "/disable",
+            encode(HOST_BODY),
+            (Operation.HOST_DISABLE, HOST_0, "compute-0"),
+        ),
+        ("GET", HOSTS, b"", (Operation.HOST_QUERY, HOST_0)),
+        ("GET", HOSTS + "/disable", encode(HOST_BODY), (Operation.HOST_QUERY, HOST_0)),
+        ("GET", HOSTS, b"{not json, ignored", (Operation.HOST_QUERY, HOST_0)),
+        ("DELETE", HOSTS, b"", (Operation.HOST_DELETE, HOST_0)),
         (
             "POST",
             INSTANCES,
             encode({**BODY, "services": ["heartbeat"]}),
-            (Action.INSTANCE_CREATE, UUID, "compute-0"),
+            (Operation.INSTANCE_CREATE, UUID, "compute-0"),
         ),
         (
             "POST",
             INSTANCES,
             services(service="heartbeat", state="enabled"),
-            (Action.INSTANCE_CREATE, UUID, "compute-0"),
+            (Operation.INSTANCE_CREATE, UUID, "compute-0"),
         ),
         (
             "PATCH",
             INSTANCES,
             services(service="heartbeat", state="enabled"),
-            (Action.INSTANCE_SET, UUID, "compute-0", True),
+            (Operation.INSTANCE_SET, UUID, "compute-0", True),
         ),
         (
             "PATCH",
             INSTANCES,
             services(service="heartbeat", state="disabled"),
-            (Action.INSTANCE_SET, UUID, "compute-0", False),
+            (Operation.INSTANCE_SET, UUID, "compute-0", False),
         ),
-        ("GET", INSTANCES, b"", (Action.INSTANCE_QUERY, UUID)),
-        ("DELETE", INSTANCES, b"", (Action.INSTANCE_DELETE, UUID)),
+        ("GET", INSTANCES, b"", (Operation.INSTANCE_QUERY, UUID)),
+        ("DELETE", INSTANCES, b"", (Operation.INSTANCE_DELETE, UUID)),
         (
             "POST",
             INSTANCES + "/vote",
             encode({**BODY, "action": "pause"}),
-            (Action.INSTANCE_VOTE, UUID, "compute-0", False, Event.PAUSE),
+            (Operation.INSTANCE_VOTE, UUID, "compute-0", False, Event.PAUSE),
         ),
         (
             "POST",
             INSTANCES + "/notify",
             encode({**BODY, "action": "cold_migrate_end"}),
-            (Action.INSTANCE_NOTIFY, UUID, "compute-0", False, Event.COLD_MIGRATE_END),
+            (Operation.INSTANCE_NOTIFY, UUID, "compute-0", False, Event.COLD_MIGRATE_END),
         ),
-        ("GET", "/v1/hosts", b"", (Action.LIST_HOSTS,)),
-        ("GET", "/v1/instances", b"", (Action.LIST_INSTANCES,)),
-        ("GET", "/metrics", b"", (Action.METRICS,)),
+        ("GET", "/v1/hosts", b"", (Operation.LIST_HOSTS,)),
+        ("GET", "/v1/instances", b"", (Operation.LIST_INSTANCES,)),
+        ("GET", "/metrics", b"", (Operation.METRICS,)),
     ],
 )
 def test_every_row_of_the_command_table(method, path, body, expected):
-    assert parse_command(method, path, VIM, body) == Command(*expected)
+    assert parse_command(method, path, VIM, body) == VimCommand(*expected)
 
 
 @pytest.mark.parametrize("agent", ["vim/1.0.1", "VIM/1.0", "curl/7.1", "", " vim/1.0"])
@@ -96,7 +107,7 @@ def test_another_user_agent_is_403(agent):
 
 
 def test_no_user_agent_is_accepted():
-    assert parse_command("GET", INSTANCES, {}, b"").action is Action.INSTANCE_QUERY
+    assert parse_command("GET", INSTANCES, {}, b"").operation is Operation.INSTANCE_QUERY
 
 
 @pytest.mark.parametrize("path", ["/v1/hosts", "/v1/instances", "/metrics"])
@@ -126,7 +137,7 @@ def test_a_path_outside_hosts_and_instances_is_403(path):
 )
 def test_not_a_uuid_in_the_path_is_400(path):
     error = refuse("GET", path)
-    assert (error.status, error.word) == (400, Reason.INVALID_DATA)
+    assert (error.status, error.reason) == (400, Reason.INVALID_DATA)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +174,7 @@ def test_a_method_not_supported_there_is_405_with_allow(method, path, allow):
 )
 def test_no_body_where_there_must_be_one_is_411(method, path):
     error = refuse(method, path)
-    assert (error.status, error.word) == (411, Reason.NO_BUFFER)
+    assert (error.status, error.reason) == (411, Reason.NO_BUFFER)
 
 
 BAD_BODIES = [
@@ -225,7 +236,7 @@ def test_a_bad_body_is_400(body):
 )
 def test_missing_keys_wrong_types_and_unknown_words_are_400(method, path, members, word):
     error = refuse(method, path, encode({**BODY, **members}))
-    assert (error.status, error.word.value) == (400, word)
+    assert (error.status, error.reason.value) == (400, word)
 
 
 def test_uuids_are_compared_without_case_and_lower_cased():
@@ -235,7 +246,7 @@ def test_uuids_are_compared_without_case_and_lower_cased():
 
 
 def test_head_is_get():
-    assert parse_command("HEAD", INSTANCES, VIM, b"").action is Action.INSTANCE_QUERY
+    assert parse_command("HEAD", INSTANCES, VIM, b"").operation is Operation.INSTANCE_QUERY
 
 
 @pytest.mark.parametrize("target", [INSTANCES + "?x=1", "http://localhost:2410" + INSTANCES])

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 from guestmtce.core.agent.agent import Agent
 from guestmtce.core.agent.inventory import Host, Instance, PendingAsk
 from guestmtce.core.agent.lanes import Kind
-from guestmtce.core.agent.vim_commands import Action, Command, CommandError, Reason
+from guestmtce.core.agent.vim_commands import CommandError, Operation, Reason, VimCommand
 from guestmtce.core.agent.vim_messages import ask_members, host_members, services_members
 from guestmtce.core.shared.mtc_message import Ask
-from guestmtce.core.shared.vocabulary import POST_EVENTS, Event, Notification
-from guestmtce.core.shared.vocabulary import Command as MtcCommand
+from guestmtce.core.shared.vocabulary import POST_EVENTS, Command, Event, Notification
 
 
 class Answer(NamedTuple):
@@ -29,118 +28,119 @@ _PASS = Answer(200, {"status": "pass"})
 _GONE = Answer(204, {})
 
 
-def execute(agent: Agent, command: Command, now: float) -> Answer:
+def execute(agent: Agent, command: VimCommand, now: float) -> Answer:
     """Do what the VIM says; raises CommandError, and then nothing was changed."""
     agent.queue.vim_spoke(now)
-    return _HANDLERS[command.action](agent, command, now)
+    return _HANDLERS[command.operation](agent, command, now)
 
 
-def _host(agent: Agent, command: Command, now: float) -> Host:
+def _host(agent: Agent, command: VimCommand, now: float) -> Host:
     """Return the host that is meant; if mtcAgent has not named it yet, ask."""
     host = agent.inventory.hosts.get(command.uuid)
     if host is None:
         agent.ask_mtc_agent(now)
-        raise CommandError(404, Reason.NOT_FOUND)
+        raise CommandError(404, Reason.NOT_FOUND, f"unknown host {command.uuid}")
     return host
 
 
-def _instance(agent: Agent, command: Command) -> Instance:
+def _instance(agent: Agent, command: VimCommand) -> Instance:
     instance = agent.inventory.instances.get(command.uuid)
     if instance is None:
-        raise CommandError(404, Reason.NOT_FOUND)
+        raise CommandError(404, Reason.NOT_FOUND, f"unknown instance {command.uuid}")
     return instance
 
 
-def _host_create(agent: Agent, command: Command, now: float) -> Answer:
+def _host_create(agent: Agent, command: VimCommand, now: float) -> Answer:
     _host(agent, command, now)
     return _PASS
 
 
-def _host_enable(agent: Agent, command: Command, now: float) -> Answer:
+def _host_enable(agent: Agent, command: VimCommand, now: float) -> Answer:
     agent.set_host_reporting(_host(agent, command, now), True, now)
     return _PASS
 
 
-def _host_disable(agent: Agent, command: Command, now: float) -> Answer:
+def _host_disable(agent: Agent, command: VimCommand, now: float) -> Answer:
     agent.set_host_reporting(_host(agent, command, now), False, now)
     return _PASS
 
 
-def _host_query(agent: Agent, command: Command, now: float) -> Answer:
+def _host_query(agent: Agent, command: VimCommand, now: float) -> Answer:
     """Answer with the state; 404 until it is learned.
 
     Differs: the old agent said `disabled` then, and the VIM evacuated the host.
     """
     host = _host(agent, command, now)
     if host.reporting is None:
-        raise CommandError(404, Reason.NOT_FOUND)
+        detail = f"the VIM has not said yet whether {host.hostname} is enabled"
+        raise CommandError(404, Reason.NOT_FOUND, detail)
     return Answer(200, host_members(host.uuid, host.hostname, host.reporting))
 
 
-def _host_delete(_agent: Agent, _command: Command, _now: float) -> Answer:
+def _host_delete(_agent: Agent, _command: VimCommand, _now: float) -> Answer:
     """Only mtcAgent deletes hosts."""
     return _GONE
 
 
-def _instance_create(agent: Agent, command: Command, now: float) -> Answer:
+def _instance_create(agent: Agent, command: VimCommand, now: float) -> Answer:
     host = agent.inventory.host_named(command.hostname)
     if host is None:
         # Differs: the old agent had deleted the instance from its present host by now.
         agent.ask_mtc_agent(now)
-        raise CommandError(400, Reason.INVALID_DATA)
+        raise CommandError(400, Reason.INVALID_DATA, f"unknown host {command.hostname}")
     instance = agent.inventory.instances.get(command.uuid)
     if instance is None:
         instance = agent.add_instance(command.uuid, host, False, now)
-        agent.send_instance(MtcCommand.ADD_INST, instance)
+        agent.send_instance(Command.ADD_INST, instance)
     elif instance.host is not host:
         agent.move_instance(instance, host, False, now)
     else:
         instance.told_at = now
-        agent.send_instance(MtcCommand.ADD_INST, instance)
+        agent.send_instance(Command.ADD_INST, instance)
     return _PASS
 
 
-def _instance_set(agent: Agent, command: Command, now: float) -> Answer:
+def _instance_set(agent: Agent, command: VimCommand, now: float) -> Answer:
     host = agent.inventory.host_named(command.hostname)
     if host is None:
         agent.ask_mtc_agent(now)
-        raise CommandError(404, Reason.NOT_FOUND)
+        raise CommandError(404, Reason.NOT_FOUND, f"unknown host {command.hostname}")
     instance = agent.inventory.instances.get(command.uuid)
     if instance is None:
         instance = agent.add_instance(command.uuid, host, command.reporting, now)
-        agent.send_instance(MtcCommand.ADD_INST, instance)
+        agent.send_instance(Command.ADD_INST, instance)
     elif instance.host is not host:
         agent.move_instance(instance, host, command.reporting, now)
     else:
         agent.set_reporting(instance, command.reporting, now)
-        agent.send_instance(MtcCommand.MOD_INST, instance)
+        agent.send_instance(Command.MOD_INST, instance)
     return Answer(200, services_members(instance.for_vim()))
 
 
-def _instance_query(agent: Agent, command: Command, _now: float) -> Answer:
+def _instance_query(agent: Agent, command: VimCommand, _now: float) -> Answer:
     return Answer(200, services_members(_instance(agent, command).for_vim()))
 
 
-def _instance_delete(agent: Agent, command: Command, _now: float) -> Answer:
+def _instance_delete(agent: Agent, command: VimCommand, _now: float) -> Answer:
     agent.delete_instance(_instance(agent, command))
     return _GONE
 
 
-def _instance_vote(agent: Agent, command: Command, now: float) -> Answer:
+def _instance_vote(agent: Agent, command: VimCommand, now: float) -> Answer:
     return _ask(agent, command, Notification.REVOCABLE, now)
 
 
-def _instance_notify(agent: Agent, command: Command, now: float) -> Answer:
+def _instance_notify(agent: Agent, command: VimCommand, now: float) -> Answer:
     return _ask(agent, command, Notification.IRREVOCABLE, now)
 
 
 _SENT_AS = {
-    Notification.REVOCABLE: MtcCommand.VOTE_INST,
-    Notification.IRREVOCABLE: MtcCommand.NOTIFY_INST,
+    Notification.REVOCABLE: Command.VOTE_INST,
+    Notification.IRREVOCABLE: Command.NOTIFY_INST,
 }
 
 
-def _ask(agent: Agent, command: Command, notification: Notification, now: float) -> Answer:
+def _ask(agent: Agent, command: VimCommand, notification: Notification, now: float) -> Answer:
     """Pass a vote or notify on, and say how long the guest has.
 
     It supersedes an earlier one. A guest that does not heartbeat is not waited for; only what
@@ -149,7 +149,7 @@ def _ask(agent: Agent, command: Command, notification: Notification, now: float)
     instance = _instance(agent, command)
     event = command.event
     if event is None:
-        raise CommandError(400, Reason.INVALID_DATA)
+        raise CommandError(400, Reason.INVALID_DATA, "no action")
     timeout = 0
     instance.pending = None
     agent.queue.withdraw(instance.uuid, Kind.ACTION, reason="superseded")
@@ -165,16 +165,16 @@ def _tells_what_happened(event: Event, notification: Notification) -> bool:
     return notification is Notification.IRREVOCABLE and event in POST_EVENTS
 
 
-_HANDLERS: dict[Action, Callable[[Agent, Command, float], Answer]] = {
-    Action.HOST_CREATE: _host_create,
-    Action.HOST_ENABLE: _host_enable,
-    Action.HOST_DISABLE: _host_disable,
-    Action.HOST_QUERY: _host_query,
-    Action.HOST_DELETE: _host_delete,
-    Action.INSTANCE_CREATE: _instance_create,
-    Action.INSTANCE_SET: _instance_set,
-    Action.INSTANCE_QUERY: _instance_query,
-    Action.INSTANCE_DELETE: _instance_delete,
-    Action.INSTANCE_VOTE: _instance_vote,
-    Action.INSTANCE_NOTIFY: _instance_notify,
+_HANDLERS: dict[Operation, Callable[[Agent, VimCommand, float], Answer]] = {
+    Operation.HOST_CREATE: _host_create,
+    Operation.HOST_ENABLE: _host_enable,
+    Operation.HOST_DISABLE: _host_disable,
+    Operation.HOST_QUERY: _host_query,
+    Operation.HOST_DELETE: _host_delete,
+    Operation.INSTANCE_CREATE: _instance_create,
+    Operation.INSTANCE_SET: _instance_set,
+    Operation.INSTANCE_QUERY: _instance_query,
+    Operation.INSTANCE_DELETE: _instance_delete,
+    Operation.INSTANCE_VOTE: _instance_vote,
+    Operation.INSTANCE_NOTIFY: _instance_notify,
 }

@@ -1,7 +1,8 @@
-"""The VIM's commands: a request comes out as a typed Command, or as the error it deserves.
+"""The VIM's commands: a request comes out as a typed VimCommand, or as the error it deserves.
 
-Everything is checked here, before anything is changed (vim.md, "Commands"). Replaces the
-string handling of guestHttpSvr.
+The one home of the command API's paths, methods and reasons: `ROUTES` is what the parser goes by,
+and what docs/openapi.json describes. Everything is checked here, before anything is changed
+(vim.md, "Commands"). Replaces the string handling of guestHttpSvr.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from guestmtce.core.agent.vim_messages import heartbeat_service, load_object, switch
 from guestmtce.core.shared.errors import PeerError
+from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import EVENTS, HEARTBEAT_SERVICE, Event, canonical_uuid
 
 USER_AGENT = "vim/1.0"
 HOSTNAME_LIMIT = 255
-
-_ABSOLUTE = re.compile(r"https?://[^/?]*", re.IGNORECASE)
+DETAIL_LIMIT = 300
 
 
 class Reason(str, Enum):
@@ -33,16 +35,23 @@ class Reason(str, Enum):
 
 
 class CommandError(PeerError):
-    """A command that is answered with an error; `allow` are the methods that a 405 offers."""
+    """A command that is answered with the error `status` and the `reason` that the VIM knows.
 
-    def __init__(self, status: int, reason: Reason, allow: tuple[str, ...] | None = None) -> None:
-        super().__init__(f"http_{status}", reason.value)
+    `detail` says to people what is wrong, `allow` are the methods that a 405 offers.
+    """
+
+    reason: Reason
+
+    def __init__(
+        self, status: int, reason: Reason, detail: str, allow: tuple[str, ...] | None = None
+    ) -> None:
+        self.detail = printable(detail, DETAIL_LIMIT)
+        super().__init__(reason, self.detail)
         self.status = status
-        self.word = reason
         self.allow = allow
 
 
-class Action(Enum):
+class Operation(Enum):
     """What the VIM (or an operator) wants."""
 
     HOST_CREATE = "host create"
@@ -61,157 +70,191 @@ class Action(Enum):
     METRICS = "metrics"
 
 
-class Command(NamedTuple):
-    """A checked request. `hostname`, `reporting`, `event` are set where the action has them."""
+class VimCommand(NamedTuple):
+    """A checked request. `hostname`, `reporting`, `event` are set where the operation has them."""
 
-    action: Action
+    operation: Operation
     uuid: str = ""
     hostname: str = ""
     reporting: bool = False
     event: Event | None = None
 
 
-# path below /v1 with the UUID left out → method → action
-_ROUTES: dict[tuple[str, str], dict[str, Action]] = {
-    ("hosts", ""): {
-        "GET": Action.HOST_QUERY,
-        "POST": Action.HOST_CREATE,
-        "DELETE": Action.HOST_DELETE,
-    },
-    ("hosts", "enable"): {"PUT": Action.HOST_ENABLE},
-    ("hosts", "disable"): {"PUT": Action.HOST_DISABLE, "GET": Action.HOST_QUERY},
-    ("instances", ""): {
-        "GET": Action.INSTANCE_QUERY,
-        "POST": Action.INSTANCE_CREATE,
-        "PATCH": Action.INSTANCE_SET,
-        "DELETE": Action.INSTANCE_DELETE,
-    },
-    ("instances", "vote"): {"POST": Action.INSTANCE_VOTE},
-    ("instances", "notify"): {"POST": Action.INSTANCE_NOTIFY},
-}
-_LISTS = {
-    "/v1/hosts": Action.LIST_HOSTS,
-    "/v1/instances": Action.LIST_INSTANCES,
-    "/metrics": Action.METRICS,
-}
-_NEED_BODY = frozenset(
-    {
-        Action.HOST_ENABLE,
-        Action.HOST_DISABLE,
-        Action.INSTANCE_CREATE,
-        Action.INSTANCE_SET,
-        Action.INSTANCE_VOTE,
-        Action.INSTANCE_NOTIFY,
-    }
+class Body(Enum):
+    """Whether a request has a body that is read."""
+
+    IGNORED = "ignored"
+    OPTIONAL = "optional"
+    NEEDED = "needed"
+
+
+class Route(NamedTuple):
+    """A method at a path, the operation that it means, and the `answers` of that operation.
+
+    `{uuid}` stands for a UUID.
+    """
+
+    method: str
+    path: str
+    operation: Operation
+    body: Body
+    answers: tuple[int, ...]
+
+    @property
+    def statuses(self) -> frozenset[int]:
+        """What a request of this method and path can be answered with.
+
+        Besides, any request may be answered 500 or 503, or be refused by
+        `core.shared.http_framing`.
+        """
+        checked = {400, 403} if "{uuid}" in self.path else set()
+        missing = {411} if self.body is Body.NEEDED else set()
+        return frozenset({*self.answers, *checked, *missing})
+
+
+_HOST = "/v1/hosts/{uuid}"
+_INSTANCE = "/v1/instances/{uuid}"
+ROUTES = (
+    Route("GET", "/v1/hosts", Operation.LIST_HOSTS, Body.IGNORED, (200,)),
+    Route("GET", "/v1/instances", Operation.LIST_INSTANCES, Body.IGNORED, (200,)),
+    Route("GET", "/metrics", Operation.METRICS, Body.IGNORED, (200,)),
+    Route("GET", _HOST, Operation.HOST_QUERY, Body.IGNORED, (200, 404)),
+    Route("POST", _HOST, Operation.HOST_CREATE, Body.OPTIONAL, (200, 404)),
+    Route("DELETE", _HOST, Operation.HOST_DELETE, Body.IGNORED, (204,)),
+    Route("PUT", f"{_HOST}/enable", Operation.HOST_ENABLE, Body.NEEDED, (200, 404)),
+    Route("PUT", f"{_HOST}/disable", Operation.HOST_DISABLE, Body.NEEDED, (200, 404)),
+    # The VIM's query really uses this path.
+    Route("GET", f"{_HOST}/disable", Operation.HOST_QUERY, Body.IGNORED, (200, 404)),
+    Route("GET", _INSTANCE, Operation.INSTANCE_QUERY, Body.IGNORED, (200, 404)),
+    Route("POST", _INSTANCE, Operation.INSTANCE_CREATE, Body.NEEDED, (200,)),
+    Route("PATCH", _INSTANCE, Operation.INSTANCE_SET, Body.NEEDED, (200, 404)),
+    Route("DELETE", _INSTANCE, Operation.INSTANCE_DELETE, Body.IGNORED, (204, 404)),
+    Route("POST", f"{_INSTANCE}/vote", Operation.INSTANCE_VOTE, Body.NEEDED, (200, 404)),
+    Route("POST", f"{_INSTANCE}/notify", Operation.INSTANCE_NOTIFY, Body.NEEDED, (200, 404)),
 )
 
+_METHODS: dict[str, dict[str, Route]] = {}  # path → method → route
+for _each in ROUTES:
+    _METHODS.setdefault(_each.path, {})[_each.method] = _each
 
-def parse_command(method: str, target: str, headers: Mapping[str, str], body: bytes) -> Command:
+_ONE = re.compile(r"(?P<all>/v1/(?:hosts|instances))/(?P<name>[^/]*)(?:/(?P<verb>.*))?", re.DOTALL)
+
+
+def parse_command(method: str, target: str, headers: Mapping[str, str], body: bytes) -> VimCommand:
     """Return the command in a request; raises CommandError. HEAD is read as GET."""
-    path = _ABSOLUTE.sub("", target, count=1) if target[:1] != "/" else target
-    path = path.partition("?")[0]
-    method = "GET" if method == "HEAD" else method
-    if path in _LISTS:
-        if method != "GET":
-            raise CommandError(405, Reason.UNSUPPORTED, _allowed({"GET"}))
-        return Command(_LISTS[path])
-    if headers.get("user-agent", USER_AGENT) != USER_AGENT:
-        raise CommandError(403, Reason.UNSUPPORTED)
-    collection, uuid, verb = _split(path)
-    methods = _ROUTES.get((collection, verb), {})
-    action = methods.get(method)
-    if action is None:
-        raise CommandError(405, Reason.UNSUPPORTED, _allowed(set(methods)))
-    if action in _NEED_BODY:
-        if not body:
-            raise CommandError(411, Reason.NO_BUFFER)
-    elif action is not Action.HOST_CREATE or not body:
-        return Command(action, uuid)
-    return _BODIES[action](Command(action, uuid), _object_about(uuid, body))
-
-
-def _allowed(methods: set[str]) -> tuple[str, ...]:
-    return tuple(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
-
-
-def _split(path: str) -> tuple[str, str, str]:
-    """Return collection, UUID and verb of /v1/COLLECTION/UUID[/VERB]."""
-    parts = path.split("/", 4)
-    if len(parts) < len(("", "v1", "hosts", "UUID")) or parts[:2] != ["", "v1"]:
-        raise CommandError(403, Reason.UNSUPPORTED)
-    collection, name = parts[2], parts[3]
-    if collection not in ("hosts", "instances"):
-        raise CommandError(403, Reason.UNSUPPORTED)
-    uuid = canonical_uuid(name)
+    path = _path(target)
+    if path in _METHODS:
+        return VimCommand(_route(path, method).operation)
+    agent = headers.get("user-agent", USER_AGENT)
+    if agent != USER_AGENT:
+        raise CommandError(403, Reason.UNSUPPORTED, f"unsupported User-Agent {agent}")
+    match = _ONE.fullmatch(path)
+    if match is None:
+        raise CommandError(403, Reason.UNSUPPORTED, f"no such path: {path}")
+    uuid = canonical_uuid(match["name"])
     if uuid is None:
-        raise CommandError(400, Reason.INVALID_DATA)
-    return collection, uuid, "/".join(parts[4:])
+        raise CommandError(400, Reason.INVALID_DATA, f"not a UUID in the path: {match['name']}")
+    verb = f"/{match['verb']}" if match["verb"] else ""
+    route = _route(f"{match['all']}/{{uuid}}{verb}", method)
+    if route.body is Body.NEEDED and not body:
+        raise CommandError(411, Reason.NO_BUFFER, "no body: it must be a JSON object")
+    command = VimCommand(route.operation, uuid)
+    if route.body is Body.IGNORED or not body:
+        return command
+    return _BODIES[route.operation](command, _object_about(uuid, body))
+
+
+def _path(target: str) -> str:
+    """Return the path of a request's target, "" if it has none of ours.
+
+    The target is a path or a URL, either with or without a query.
+    """
+    try:
+        url = urlsplit(target)
+    except ValueError:
+        return ""
+    return url.path if url.scheme in ("", "http", "https") else ""
+
+
+def _route(path: str, method: str) -> Route:
+    routes = _METHODS.get(path, {})
+    route = routes.get("GET" if method == "HEAD" else method)
+    if route is None:
+        allow = sorted([*routes, "HEAD"] if "GET" in routes else routes)
+        detail = f"{method} at this path; there is {', '.join(allow) or 'nothing'}"
+        raise CommandError(405, Reason.UNSUPPORTED, detail, tuple(allow))
+    return route
+
+
+_NO_SERVICE = f"no {HEARTBEAT_SERVICE} among the services"
 
 
 def _object_about(uuid: str, body: bytes) -> dict[str, Any]:
     try:
         members = load_object(body)
     except PeerError:
-        raise CommandError(400, Reason.PARSE_ERROR) from None
+        raise CommandError(400, Reason.PARSE_ERROR, "the body is no JSON object") from None
     if canonical_uuid(_text(members, "uuid")) != uuid:
-        raise CommandError(400, Reason.INVALID_DATA)
+        raise CommandError(400, Reason.INVALID_DATA, "uuid differs from the path's")
     return members
 
 
 def _text(members: Mapping[str, Any], key: str) -> str:
     value = members.get(key)
     if not isinstance(value, str) or not 0 < len(value) <= HOSTNAME_LIMIT:
-        raise CommandError(400, Reason.PARSE_ERROR)
+        detail = f"{key} is no text of 1 to {HOSTNAME_LIMIT} characters"
+        raise CommandError(400, Reason.PARSE_ERROR, detail)
     return value
 
 
 def _list(members: Mapping[str, Any], key: str) -> list[Any]:
     value = members.get(key)
     if not isinstance(value, list):
-        raise CommandError(400, Reason.PARSE_ERROR)
+        raise CommandError(400, Reason.PARSE_ERROR, f"{key} is no list")
     return value
 
 
-def _host_body(command: Command, members: dict[str, Any]) -> Command:
+def _host_body(command: VimCommand, members: dict[str, Any]) -> VimCommand:
     return command._replace(hostname=_text(members, "hostname"))
 
 
-def _create_body(command: Command, members: dict[str, Any]) -> Command:
+def _create_body(command: VimCommand, members: dict[str, Any]) -> VimCommand:
     hostname = _text(members, "hostname")
     names = [
         service.get("service") if isinstance(service, dict) else service
         for service in _list(members, "services")
     ]
     if HEARTBEAT_SERVICE not in names:
-        raise CommandError(400, Reason.INVALID_DATA)
+        raise CommandError(400, Reason.INVALID_DATA, _NO_SERVICE)
     return command._replace(hostname=hostname)
 
 
-def _set_body(command: Command, members: dict[str, Any]) -> Command:
+def _set_body(command: VimCommand, members: dict[str, Any]) -> VimCommand:
     hostname = _text(members, "hostname")
     service = heartbeat_service(_list(members, "services"))
     if service is None:
-        raise CommandError(400, Reason.INVALID_DATA)
+        raise CommandError(400, Reason.INVALID_DATA, _NO_SERVICE)
     reporting = switch(service.get("state"))
     if reporting is None:
-        raise CommandError(400, Reason.BAD_STATE)
+        raise CommandError(400, Reason.BAD_STATE, "state is neither enabled nor disabled")
     return command._replace(hostname=hostname, reporting=reporting)
 
 
-def _vote_body(command: Command, members: dict[str, Any]) -> Command:
+def _vote_body(command: VimCommand, members: dict[str, Any]) -> VimCommand:
     hostname = _text(members, "hostname")
-    event = EVENTS.get(_text(members, "action"))
+    action = _text(members, "action")
+    event = EVENTS.get(action)
     if event is None:
-        raise CommandError(400, Reason.INVALID_DATA)
+        raise CommandError(400, Reason.INVALID_DATA, f"unknown action {action}")
     return command._replace(hostname=hostname, event=event)
 
 
 _BODIES = {
-    Action.HOST_CREATE: _host_body,
-    Action.HOST_ENABLE: _host_body,
-    Action.HOST_DISABLE: _host_body,
-    Action.INSTANCE_CREATE: _create_body,
-    Action.INSTANCE_SET: _set_body,
-    Action.INSTANCE_VOTE: _vote_body,
-    Action.INSTANCE_NOTIFY: _vote_body,
+    Operation.HOST_CREATE: _host_body,
+    Operation.HOST_ENABLE: _host_body,
+    Operation.HOST_DISABLE: _host_body,
+    Operation.INSTANCE_CREATE: _create_body,
+    Operation.INSTANCE_SET: _set_body,
+    Operation.INSTANCE_VOTE: _vote_body,
+    Operation.INSTANCE_NOTIFY: _vote_body,
 }
