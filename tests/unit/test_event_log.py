@@ -1,0 +1,101 @@
+"""The log of events: numbered, bounded, and there again after a restart."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+
+from guestmtce.runtime import event_log
+from guestmtce.runtime.event_log import EventLog
+
+
+def lines(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_events_are_numbered_and_the_last_ones_kept(tmp_path):
+    events = EventLog(None)
+    for number in range(event_log.KEPT + 5):
+        events.add({"what": "miss", "detail": str(number)})
+    answer = events.answer()
+    assert answer["next"] == event_log.KEPT + 5
+    assert [event["number"] for event in answer["events"]] == list(range(6, event_log.KEPT + 6))
+
+
+def test_each_event_is_a_line_that_only_root_may_read(tmp_path):
+    path = tmp_path / "log/mtce-guest/events.jsonl"
+    events = EventLog(str(path))
+    events.add({"what": "loss", "detail": "grün\n"})
+    events.add({"what": "init"})
+    assert lines(path) == [{"what": "loss", "detail": "grün\n"}, {"what": "init"}]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    events.close()
+
+
+def test_two_files_of_two_mib_at_most(tmp_path, monkeypatch):
+    monkeypatch.setattr(event_log, "FILE_BYTES", 1000)
+    path = tmp_path / "events.jsonl"
+    events = EventLog(str(path))
+    for number in range(200):
+        events.add({"n": number})
+    assert sorted(os.listdir(tmp_path)) == ["events.jsonl", "events.jsonl.1"]
+    assert all(file.stat().st_size <= 1000 for file in tmp_path.iterdir())
+    kept = [event["n"] for event in events.remembered()]
+    assert kept == list(range(kept[0], 200)), "the newest, without a gap"
+    assert len(kept) > 100
+
+
+def test_a_restart_goes_on_in_the_same_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(event_log, "FILE_BYTES", 40)
+    path = tmp_path / "events.jsonl"
+    for number in range(10):
+        events = EventLog(str(path))
+        events.add({"n": number})
+        events.close()
+    assert [event["n"] for event in EventLog(str(path)).remembered()][-1] == 9
+    assert path.stat().st_size <= 40
+
+
+def test_lines_that_are_no_events_are_passed_over(tmp_path):
+    """A line that a crash cut, or somebody's editor."""
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"n":1}\n[1]\n{"n":\n\xff\n' + b"[" * 100_000 + b'\n{"n":2}')
+    assert list(EventLog(str(path)).remembered()) == [{"n": 1}, {"n": 2}]
+
+
+def test_a_file_that_cannot_be_written_is_a_problem_until_it_can_be(tmp_path):
+    """The events go on in memory; a directory in the way stands for a full disk."""
+    path = tmp_path / "events.jsonl"
+    path.mkdir()
+    events = EventLog(str(path))
+    events.add({"n": 1})
+    assert "events are not written to" in events.problem
+    assert events.answer()["next"] == 1
+    path.rmdir()
+    events.add({"n": 2})
+    assert events.problem == ""
+    assert lines(path) == [{"n": 2}]
+
+
+def test_a_link_is_not_followed(tmp_path):
+    """Whoever may write to the directory must not choose what root writes to."""
+    target = tmp_path / "target"
+    path = tmp_path / "events.jsonl"
+    path.symlink_to(target)
+    events = EventLog(str(path))
+    events.add({"n": 1})
+    assert not target.exists()
+    assert events.problem
+
+
+def test_followers_hear_each_event_until_they_leave():
+    events = EventLog(None)
+    heard: list[int] = []
+    leave = events.follow(lambda event: heard.append(event["number"]))
+    events.add({})
+    events.add({})
+    leave()
+    leave()
+    events.add({})
+    assert heard == [1, 2]
