@@ -25,23 +25,24 @@ from guestmtce.ctl.table import Style
 _EPILOG = """\
 commands:
   status              state, version and numbers of each daemon
-  instances           the instances, what is wrong first
-                      [--lost] [--ill] [--host NAME] [-o wide | -o COLUMN,...]
+  instances           the instances, what is wrong first: [--lost] [--ill]
+                      [--host NAME] [-o wide | -o COLUMN,...]
   hosts               the hosts that guestAgent knows
   show INSTANCE       all that is known of one instance
   why INSTANCE        what happened to it, as a story with times
   events [INSTANCE]   what happened, [-f] as it happens, [--since 1h]
   watch               the instances, again every two seconds
   stats               the daemons' metrics
-  log-level N         debug level of the daemons, until they are started again
-  doctor              everything that has to be right on this host, and what to do if not
+  log-level N         debug level of the daemons, until their next start
+  doctor              what has to be right on this host, and what to do if not
 
 An INSTANCE is named by its name, its UUID, or the beginning of either.
 
 exit status:
-  0  done; for status: every daemon that was started here, and not stopped, is healthy
-  1  status: a daemon is down or degraded; doctor: a warning; otherwise: not found, no answer,
-     or the output cannot be written
+  0  done; status: every daemon that was started here, and not stopped, is
+     healthy
+  1  status: a daemon is down or degraded; doctor: a warning; otherwise: not
+     found, no answer, or the output cannot be written
   2  wrong usage; doctor: something that must be right is wrong
   3  neither daemon runs
   4  permission denied: run it as root
