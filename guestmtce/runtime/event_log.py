@@ -45,6 +45,11 @@ class EventLog:
         self._kept: deque[Event] = deque(maxlen=KEPT)
         self._followers: list[Follower] = []
 
+    def open(self) -> None:
+        """Open the file now, so that one that cannot be written shows at once."""
+        if self._path is not None:
+            self._append(self._path, b"")
+
     def add(self, event: Mapping[str, Any]) -> None:
         """Take one event: a JSON object without the member `number`, which it gets here."""
         self._number += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,11 +17,14 @@ from typing import Any
 from guestmtce.core.server.guest_protocol import CHALLENGE_LIMIT
 from guestmtce.core.server.worker import Worker
 from guestmtce.core.shared.errors import PeerError
+from guestmtce.core.shared.history import Entry, Past
 from guestmtce.core.shared.mtc_message import Ask, HostState, InstanceState, MtcMessage, Record
 from guestmtce.core.shared.settings import ServerSettings, management_interface
+from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, Notification, canonical_uuid
 from guestmtce.runtime import files
 from guestmtce.runtime.control import Handler
+from guestmtce.runtime.event_log import EventLog
 from guestmtce.runtime.hosts import HostsFile
 from guestmtce.runtime.loop import Loop, Timer
 from guestmtce.server.agent_link import AgentLink, MessageHandler
@@ -31,6 +35,7 @@ from guestmtce.server.virtio import ChannelDirectory
 log = logging.getLogger(__name__)
 
 FLAG_FILES = ("/etc/platform/.initial_config_complete", "/var/run/.goenabled")
+EVENTS_FILE = "/var/log/mtce-guest/guestServer.events.jsonl"
 FLAG_SECS = 2.0
 FLAG_LOG_SECS = 60.0
 # Decision 18: a burst of answers is cut into portions that fit the other's receive buffer.
@@ -47,15 +52,19 @@ class GuestServer:
 
     def __init__(self, loop: Loop, settings: ServerSettings, hostname: str, root: str) -> None:
         self.hostname = hostname
+        self._loop = loop
+        self._root = root
         self.channels: dict[str, Channel] = {}
         self.worker = Worker(
             hostname=hostname,
             settings=settings,
             clock=loop.time,
             random_number=lambda: secrets.randbelow(CHALLENGE_LIMIT),
+            wall=time.time,
+            on_entry=self._note_entry,
         )
-        self._loop = loop
-        self._root = root
+        self._events = EventLog(self._path(EVENTS_FILE))
+        self._past = Past(self._events.remembered())
         # Instances that guestAgent deleted: their files are passed over. A scan does not revive
         # them; ADD/MOD_INST or a new create or move event does (decision 11).
         self._ignored: set[str] = set()
@@ -97,6 +106,7 @@ class GuestServer:
     def start(self) -> None:
         """Bind, then wait for the platform, then discover. Raises StartError."""
         self.link.open()
+        self._events.open()
         self._metrics.start(self._metrics_path())
         self._await_platform()
 
@@ -110,6 +120,7 @@ class GuestServer:
         self.channels.clear()
         self._metrics.stop()
         self.link.close()
+        self._events.close()
         done()
 
     def reload(self, settings: ServerSettings) -> None:
@@ -161,6 +172,7 @@ class GuestServer:
         channel = self.channels.get(uuid)
         if channel is None:
             channel = Channel(uuid, self.worker, self._loop, self._directory, self)
+            channel.instance.memory.history.restore(self._past.take(uuid))
             self.channels[uuid] = channel
             log.info("instance %s: added", uuid)
         return channel
@@ -170,6 +182,7 @@ class GuestServer:
         channel = self.channels.pop(uuid, None)
         if channel is not None:
             channel.instance.delete()
+            self._past.put(uuid, channel.instance.memory.history)
             log.info("instance %s: forgotten", uuid)
 
     def report(self, command: Command, record: Record) -> None:
@@ -257,6 +270,8 @@ class GuestServer:
             found.append("no descriptors left for some channels: raise the limit of open files")
         if self._loop.errors:
             found.append(f"{self._loop.errors} internal errors, see the log")
+        if self._events.problem:
+            found.append(self._events.problem)
         return found
 
     def summary(self) -> dict[str, Any]:
@@ -306,13 +321,25 @@ class GuestServer:
         return {
             "instances": lambda _request: {"instances": self._instances()},
             "show": self._show,
+            "events": lambda _request: self._events.answer(),
         }
 
     def _instances(self) -> list[dict[str, Any]]:
         return [channel.for_operator() for channel in self.channels.values()]
 
     def _show(self, request: dict[str, Any]) -> dict[str, Any]:
-        channel = self.channels.get(canonical_uuid(str(request.get("uuid"))) or "")
+        """Answer with all of an instance; of one that is gone, with what is remembered."""
+        uuid = canonical_uuid(str(request.get("uuid"))) or ""
+        channel = self.channels.get(uuid)
         if channel is None:
-            return {"error": "no such instance"}
-        return {"instance": channel.for_operator()}
+            history = self._past.for_operator(uuid)
+            if not history:
+                return {"error": "no such instance"}
+            return {"instance": {"uuid": uuid, "host": self.hostname, "history": history}}
+        return {"instance": channel.for_operator(whole=True)}
+
+    def _note_entry(self, uuid: str, entry: Entry) -> None:
+        """Pass what an instance remembers on to the file, and to whoever follows."""
+        channel = self.channels.get(uuid)
+        name = printable(channel.instance.heartbeat.terms.name) if channel else ""
+        self._events.add({"uuid": uuid, "name": name, **entry.for_operator()})

@@ -196,10 +196,10 @@ class Channel:
         """Our host was late; that is the server's to log."""
         self._owner.stalled(late)
 
-    def for_operator(self) -> dict[str, Any]:
-        """Return the instance as guestctl and the state dump show it."""
+    def for_operator(self, *, whole: bool = False) -> dict[str, Any]:
+        """Return the instance as guestctl and the dump show it; `whole`: all that is remembered."""
         return {
-            **self.instance.for_operator(),
+            **(self.instance.for_why() if whole else self.instance.for_operator()),
             "bad_messages": self._bad_messages,
             "dropped_messages": self.dropped_messages,
             "queued_bytes": self._stream.queued_bytes if self._stream else 0,

@@ -18,6 +18,7 @@ from guestmtce.core.server.heartbeat import HeartbeatState
 from guestmtce.core.server.instance import Instance
 from guestmtce.core.server.machine import Attempt, TimerName
 from guestmtce.core.server.worker import Worker
+from guestmtce.core.shared.history import Entry
 from guestmtce.core.shared.mtc_message import Record
 from guestmtce.core.shared.settings import ServerSettings
 from guestmtce.core.shared.vocabulary import Command, Event, Notification
@@ -106,6 +107,20 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 5000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Wall:
+    """The wall clock: the seconds of `clock`, told from another beginning."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    @property
+    def now(self) -> float:
+        return 1_700_000_000.0 + self._clock.now
 
     def __call__(self) -> float:
         return self.now
@@ -203,12 +218,16 @@ class Rig:
         port: type[RecordingPort] = RecordingPort,
     ) -> None:
         self.clock = Clock()
+        self.wall = Wall(self.clock)
+        self.entries: list[Entry] = []
         self.numbers = iter(range(100, 2**31))
         self.worker = Worker(
             HOSTNAME,
             clock=self.clock,
             random_number=lambda: next(self.numbers),
             settings=ServerSettings(2401, 2411, hbs_failure_threshold=threshold),
+            wall=self.wall,
+            on_entry=lambda _uuid, entry: self.entries.append(entry),
             reporting=host,
         )
         self.stats = self.worker.stats

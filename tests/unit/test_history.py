@@ -8,7 +8,15 @@ from collections import deque
 
 import pytest
 
-from guestmtce.core.shared.history import ENTRIES, EXCHANGES, Exchanges, History, What
+from guestmtce.core.shared.history import (
+    ENTRIES,
+    EXCHANGES,
+    PAST_INSTANCES,
+    Exchanges,
+    History,
+    Past,
+    What,
+)
 
 
 class Wall:
@@ -77,3 +85,40 @@ def test_a_full_memory_of_one_instance_is_within_16_kib(length):
     messages = len(list(exchanges)) * (sys.getsizeof((1, 2, 3)) + 2 * sys.getsizeof(1.5))
     rings = 2 * sys.getsizeof(deque([0] * ENTRIES))
     assert entries + messages + rings <= 16 * 1024
+
+
+# What is remembered of instances that are not there
+
+
+def event(number: int, uuid: str, **changes):
+    entry = {"at": float(number), "what": "miss", "detail": "1 of 2", "uuid": uuid, "name": "vm"}
+    return {**entry, **changes}
+
+
+def test_an_earlier_run_is_remembered():
+    past = Past([event(1, "a"), event(2, "b"), event(3, "a", what="loss", detail="x\x1b")])
+    history = History(Wall())
+    history.restore(past.take("a"))
+    assert [(entry.at, entry.what, entry.detail) for entry in history] == [
+        (1.0, What.MISS, "1 of 2"),
+        (3.0, What.LOSS, "x\\x1b"),
+    ]
+    assert list(past.take("a")) == [], "it is taken once"
+    assert [entry["at"] for entry in past.for_operator("b")] == [2.0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{}, {"uuid": 5}, event(1, "a", what="party"), event(1, "a", at="soon"), {"uuid": "a"}],
+)
+def test_what_is_no_entry_is_passed_over(wrong):
+    """The file may have been written by another version, or by somebody."""
+    assert Past([wrong]).for_operator("a") == []
+
+
+def test_a_bounded_number_of_instances_is_remembered():
+    past = Past(event(1, str(number)) for number in range(PAST_INSTANCES + 5))
+    assert past.for_operator("4") == []
+    assert past.for_operator("5")
+    past.put("new", History(Wall()))
+    assert past.for_operator("5") == []

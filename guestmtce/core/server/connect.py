@@ -23,6 +23,7 @@ from guestmtce.core.server import heartbeat
 from guestmtce.core.server.guest_protocol import Framer
 from guestmtce.core.server.heartbeat import Heartbeat
 from guestmtce.core.server.machine import Attempt, Machine, Row, TimerName
+from guestmtce.core.shared.history import What
 
 # Attempts are 1 s, then 2, 4, ... 60 s apart. One more comes early in the first second: QEMU
 # binds before it listens, and inotify tells of the file in between.
@@ -141,11 +142,13 @@ class Connection(Machine[ConnectState]):
         self.framer = Framer()
         self._heard_at = self.worker.clock()
         self._serves = False
+        self._heartbeat.memory.add(What.CONNECTED)
         self.port.start_timer(TimerName.IDLE, IDLE_SECS)
 
     def _hang_up(self) -> None:
         """The channel is closed, by whomever: the heartbeat ends with it."""
         self._closed_at = self.worker.clock()
+        self._heartbeat.memory.add(What.CLOSED)
         self.port.disconnect()
         self._heartbeat.step(heartbeat.Input.DISCONNECTED)
 
@@ -162,6 +165,7 @@ class Connection(Machine[ConnectState]):
 
     def _lose_file(self, _argument: object) -> None:
         """No file, no channel. What guestAgent has named is kept and waits for the file."""
+        self._heartbeat.memory.add(What.GONE)
         if not self.provisioned:
             self.port.forget()
 

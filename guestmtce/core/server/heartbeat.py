@@ -35,7 +35,9 @@ from enum import Enum
 from guestmtce.core.server.alarms import Alarm, Alarms
 from guestmtce.core.server.guest_protocol import ChallengeResponse, Exit, Init, Terms, Writer
 from guestmtce.core.server.machine import Handler, Machine, Port, Row, TimerName
+from guestmtce.core.server.memory import Memory
 from guestmtce.core.server.worker import Worker
+from guestmtce.core.shared.history import What
 from guestmtce.core.shared.mtc_message import InstanceInformation, Loss
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, CorrectiveAction, Health
@@ -89,7 +91,7 @@ class Heartbeat(Machine[HeartbeatState]):
     losses. `expecting_silence`: after pause and suspend the guest's silence is no fault.
     `ill` says that its last answer was unhealthy, and `reason` what the guest gave as the
     reason, of that or of its exit; `heard_at` is when it last answered, or said init (seconds
-    of the worker's clock, -inf: never).
+    of the worker's clock, -inf: never). `memory` is for people: nothing here depends on it.
     """
 
     __slots__ = (
@@ -103,6 +105,7 @@ class Heartbeat(Machine[HeartbeatState]):
         "heard_at",
         "ill",
         "initialized",
+        "memory",
         "misses",
         "reason",
         "reporting",
@@ -111,10 +114,13 @@ class Heartbeat(Machine[HeartbeatState]):
         "writer",
     )
 
-    def __init__(self, uuid: str, worker: Worker, port: Port, writer: Writer) -> None:
+    def __init__(
+        self, uuid: str, worker: Worker, port: Port, writer: Writer, memory: Memory
+    ) -> None:
         super().__init__(HeartbeatState.WAITING_INIT, TABLE, TIMERS, worker, port)
         self.uuid = uuid
         self.writer = writer
+        self.memory = memory
         self.terms = Terms()
         self.reporting = False
         self.initialized = False
@@ -173,12 +179,18 @@ class Heartbeat(Machine[HeartbeatState]):
         """Judge an answer to a challenge; True if it answered the newest one in time."""
         if self.state is not HeartbeatState.WAITING_RESPONSE:
             self.worker.stats.unexpected_responses += 1
+            self.memory.message("< challenge_response, unexpected")
             return False
         if message.number == self.challenges[-1]:
             healthy = message.health is Health.HEALTHY
+            secs = self.worker.clock() - self._challenge_sent_at
+            self.worker.stats.on_response(secs)
+            self.memory.answered(_ANSWERS[healthy], secs)
             self.step(Input.HEALTHY if healthy else Input.UNHEALTHY, message)
             return True
-        self.step(Input.LATE if message.number in self.challenges else Input.WRONG, message)
+        late = message.number in self.challenges
+        self.memory.message(_OTHER_ANSWERS[late])
+        self.step(Input.LATE if late else Input.WRONG, message)
         return False
 
     def set_reporting(self, reporting: bool) -> None:
@@ -186,6 +198,7 @@ class Heartbeat(Machine[HeartbeatState]):
         if self.reporting == reporting:
             return
         self.reporting = reporting
+        self.memory.add(What.REPORTING, "on" if reporting else "off")
         self.step(Input.REPORTING_ON if reporting else Input.REPORTING_OFF)
 
     def _challenge(self, _argument: object = None) -> None:
@@ -193,6 +206,7 @@ class Heartbeat(Machine[HeartbeatState]):
         number = self.worker.random_number()
         self.challenges.append(number)
         self._challenge_sent_at = self.worker.clock()
+        self.memory.message("> challenge")
         self.port.send(self.writer.challenge(number), droppable=True)
         self.port.start_timer(TimerName.TICK, self.interval)
 
@@ -205,13 +219,13 @@ class Heartbeat(Machine[HeartbeatState]):
         self.heard_at = self.worker.clock()
         self._forget_alarms()
         self.writer.invocation_id = init.invocation_id
+        self.memory.add(What.INIT, _in_words(self.terms))
         self.port.send(self.writer.init_ack())
         self._challenge()
 
     def _alive(self) -> None:
         """The newest challenge was answered."""
         now = self.worker.clock()
-        self.worker.stats.on_response(now - self._challenge_sent_at)
         self.heard_at = now
         self.misses = 0
         if self.expecting_silence:
@@ -227,10 +241,13 @@ class Heartbeat(Machine[HeartbeatState]):
         if self.ill:
             self._forget_alarms()
             self.reason = ""
+            self.memory.add(What.WELL)
         told = self._told_terms
         if told is self.terms:
             return
         self._told_terms = self.terms
+        if told is None:
+            self.memory.add(What.HEARTBEATING)
         # The interval is no business of the agent's.
         if told is None or told._replace(interval_ms=self.terms.interval_ms) != self.terms:
             self.port.report(Command.HEARTBEAT_RUNNING, self.information())
@@ -239,9 +256,11 @@ class Heartbeat(Machine[HeartbeatState]):
         """An unhealthy answer: the guest is alive, and may name an action that it wants."""
         self._alive()
         self.worker.stats.unhealthy += 1
-        self.ill = True
-        self.reason = message.log_msg or self.reason
         action = message.corrective_action
+        self.reason = message.log_msg or self.reason
+        if not self.ill:
+            self.memory.add(What.ILL, f"{self.reason or 'no reason given'}, action {action}")
+        self.ill = True
         if not message.health_known:
             self.port.note("an unknown health word from the guest; taken as unhealthy")
         if action not in _NO_ACTION and self._reports:
@@ -283,7 +302,9 @@ class Heartbeat(Machine[HeartbeatState]):
 
     def _miss(self, _argument: object) -> None:
         self._count_miss()
-        self.port.note("miss %d of %d", self.misses, self.worker.settings.hbs_failure_threshold + 1)
+        most = self.worker.settings.hbs_failure_threshold + 1
+        self.memory.add(What.MISS, f"{self.misses} of {most}")
+        self.port.note("miss %d of %d", self.misses, most)
         self._challenge()
 
     def _count_miss(self) -> None:
@@ -300,8 +321,16 @@ class Heartbeat(Machine[HeartbeatState]):
         if self.reason:
             why += f"; it had said: {self.reason}"
         self._stop()
+        self.memory.add(What.LOSS, f"{why}; {self._whether_told()}")
         if self._reports:
             self.alarms.put(Alarm(Command.HEARTBEAT_LOSS, None, why))
+
+    def _whether_told(self) -> str:
+        """Return what becomes of a loss at guestAgent, for people."""
+        if self._reports:
+            return f"reported, action {self.terms.corrective_action}"
+        level = "instance" if self.worker.reporting else "host"
+        return f"not reported: reporting of the {level} is off"
 
     def _fall_silent(self, _argument: object) -> None:
         """Silence beyond the threshold that was expected is no loss (decision 7)."""
@@ -314,12 +343,14 @@ class Heartbeat(Machine[HeartbeatState]):
         self._forget_alarms()
         if self.heartbeating:
             self._told_terms = None
+            self.memory.add(What.STOPPED, why)
             self.port.cancel_timer(TimerName.GRACE)
             self.port.report(Command.HEARTBEAT_STOPPED, self.information(), why)
 
     def _leave(self, message: Exit) -> None:
         self.initialized = False
         self.reason = message.log_msg
+        self.memory.add(What.EXIT, message.log_msg)
         self.port.note("the guest's client exits: %s", printable(message.log_msg))
         self._stop(why="its client exits")
 
@@ -330,6 +361,7 @@ class Heartbeat(Machine[HeartbeatState]):
 
     def _expect_silence(self) -> None:
         self.expecting_silence = True
+        self.memory.add(What.HELD)
         self._answered_since = None
         self._forget_alarms()
 
@@ -362,6 +394,15 @@ class Heartbeat(Machine[HeartbeatState]):
         self._forget_alarms()
         self._told_terms = None
         self.port.cancel_timer(TimerName.GRACE)
+
+
+_ANSWERS = {True: "< challenge_response", False: "< challenge_response, unhealthy"}
+_OTHER_ANSWERS = {True: "< challenge_response, late", False: "< challenge_response, wrong number"}
+
+
+def _in_words(terms: Terms) -> str:
+    """Return what a guest asked for, for people."""
+    return f"{terms.name or 'no name'}, each {terms.interval_ms} ms, {terms.corrective_action}"
 
 
 _INIT = HeartbeatState.WAITING_INIT

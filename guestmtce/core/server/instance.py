@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from guestmtce.core.server import connect, guest_protocol, heartbeat, vote
-from guestmtce.core.server.connect import Connection
+from guestmtce.core.server.connect import Connection, ConnectState
 from guestmtce.core.server.guest_protocol import (
     MESSAGES_PER_SECOND,
     ActionResponse,
@@ -21,11 +21,14 @@ from guestmtce.core.server.guest_protocol import (
     Init,
     Writer,
 )
-from guestmtce.core.server.heartbeat import Heartbeat
+from guestmtce.core.server.heartbeat import Heartbeat, HeartbeatState
 from guestmtce.core.server.machine import Port, TimerName
+from guestmtce.core.server.memory import Memory
 from guestmtce.core.server.vote import Vote
 from guestmtce.core.server.worker import Worker
+from guestmtce.core.shared.condition import Condition, Diagnosis
 from guestmtce.core.shared.errors import ProtocolError
+from guestmtce.core.shared.history import What
 from guestmtce.core.shared.limits import RateLimit
 from guestmtce.core.shared.mtc_message import InstanceInformation
 from guestmtce.core.shared.text import printable
@@ -42,6 +45,7 @@ class Instance:
         "_writer",
         "connection",
         "heartbeat",
+        "memory",
         "uuid",
         "vote",
     )
@@ -51,13 +55,16 @@ class Instance:
         self._worker = worker
         self._port = port
         self._writer = Writer()
-        self.heartbeat = Heartbeat(uuid, worker, port, self._writer)
+        self.memory = Memory(uuid, worker)
+        self.heartbeat = Heartbeat(uuid, worker, port, self._writer, self.memory)
         self.connection = Connection(self.heartbeat)
         self.vote = Vote(self.heartbeat, self.connection)
         self._rate = RateLimit(MESSAGES_PER_SECOND)
 
     def file_found(self) -> None:
         """The socket file appeared, or a scan sees one that was not known."""
+        if self.connection.state is ConnectState.ABSENT:
+            self.memory.add(What.FOUND)
         self.connection.step(connect.Input.FOUND)
 
     def file_changed(self) -> None:
@@ -145,6 +152,8 @@ class Instance:
             "uuid": self.uuid,
             "host": self._worker.hostname,
             "name": printable(beat.terms.name),
+            **self.diagnosis().for_operator(),
+            "last_answer": self.memory.last_answer,
             "state": beat.state.value,
             "channel": self.connection.state.value,
             "connected": self.connection.connected,
@@ -166,7 +175,41 @@ class Instance:
             "last_vote": self.vote.last_answer,
         }
 
+    def for_why(self) -> dict[str, Any]:
+        """Return what `for_operator` does, with all that is remembered."""
+        memory = self.memory
+        remembered = {
+            "history": memory.history.for_operator(),
+            "exchanges": memory.exchanges.for_operator(),
+        }
+        return {**self.for_operator(), **remembered}
+
+    def diagnosis(self) -> Diagnosis:
+        """Return the instance's condition in an operator's words, since when, and why."""
+        condition, detail = self._condition()
+        entry = self.memory.history.last(*_SINCE[condition])
+        return Diagnosis(condition, entry.at if entry else None, detail)
+
+    def _condition(self) -> tuple[Condition, str]:
+        beat = self.heartbeat
+        last = self.memory.history.last(What.LOSS, What.INIT, What.EXIT)
+        if last is not None and last.what is What.LOSS:
+            return Condition.LOST, ""
+        if not self.connection.connected:
+            return Condition.NO_CHANNEL, ""
+        if beat.expecting_silence:
+            return Condition.HELD, ""
+        if beat.state is HeartbeatState.WAITING_INIT:
+            has_stopped = last is not None
+            return (Condition.STOPPED if has_stopped else Condition.BOOTING), ""
+        if beat.ill:
+            return Condition.ILL, printable(beat.reason)
+        if beat.misses:
+            return Condition.SILENT, f"{beat.misses} unanswered"
+        return (Condition.OK if beat.heartbeating else Condition.BOOTING), ""
+
     def _on_init(self, message: Init) -> None:
+        self.memory.message("< init")
         self.heartbeat.step(heartbeat.Input.INIT, message)
 
     def _on_challenge_response(self, message: ChallengeResponse) -> None:
@@ -174,11 +217,25 @@ class Instance:
             self.vote.step(vote.Input.RELEASE)
 
     def _on_action_response(self, message: ActionResponse) -> None:
+        self.memory.message("< action_response")
         self.vote.response(message)
 
     def _on_exit(self, message: Exit) -> None:
+        self.memory.message("< exit")
         self.heartbeat.step(heartbeat.Input.EXIT, message)
 
+
+# The entries that began each condition.
+_SINCE = {
+    Condition.LOST: (What.LOSS,),
+    Condition.NO_CHANNEL: (What.CLOSED, What.GONE, What.FOUND),
+    Condition.HELD: (What.HELD,),
+    Condition.STOPPED: (What.STOPPED, What.EXIT),
+    Condition.BOOTING: (What.CONNECTED,),
+    Condition.ILL: (What.ILL,),
+    Condition.SILENT: (What.MISS,),
+    Condition.OK: (What.WELL, What.HEARTBEATING),
+}
 
 _MESSAGES: dict[type, Callable[[Instance, Any], None]] = {
     Init: Instance._on_init,

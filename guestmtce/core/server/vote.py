@@ -26,6 +26,7 @@ from guestmtce.core.server.connect import Connection
 from guestmtce.core.server.guest_protocol import ActionResponse
 from guestmtce.core.server.heartbeat import Heartbeat
 from guestmtce.core.server.machine import Machine, Row, TimerName
+from guestmtce.core.shared.history import What
 from guestmtce.core.shared.mtc_message import VoteAnswer
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import (
@@ -128,6 +129,7 @@ class Vote(Machine[VoteState]):
             self.worker.stats.votes["superseded"] += 1
             self.port.note("%s %s superseded by %s", before.notification, before.event, ask.event)
         self._ask = ask
+        self._heartbeat.memory.add(What.ASKED, f"{ask.notification} {ask.event}, {ask.secs} s")
         self.step(event)
 
     def response(self, message: ActionResponse) -> None:
@@ -167,6 +169,7 @@ class Vote(Machine[VoteState]):
     def _send(self, _argument: object) -> None:
         """Put the ask to the guest, with the time that is left."""
         ask = self._ask
+        self._heartbeat.memory.message("> action_notify")
         left_ms = max(0, round((ask.expires_at - self.worker.clock()) * 1000))
         writer = self._heartbeat.writer
         self.port.send(writer.action_notify(ask.event, ask.notification, left_ms))
@@ -190,6 +193,8 @@ class Vote(Machine[VoteState]):
         """Report what came of the ask, after what it does to the heartbeat."""
         ask = self._ask
         self.worker.stats.votes[result] += 1
+        outcome = f"{ask.notification} {ask.event}: {result}"
+        self._heartbeat.memory.add(What.ANSWERED, f"{outcome}, {reason}" if reason else outcome)
         if ask.notification is Notification.IRREVOCABLE:
             if ask.event is Event.PAUSE:
                 self._heartbeat.step(heartbeat.Input.PAUSED)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from guestmtce.core.shared.history import Entry
 from guestmtce.core.shared.settings import ServerSettings
 
 
@@ -38,13 +39,16 @@ class Worker:
     """What the instances of one host share: the one home of the settings in force.
 
     `clock` returns monotonic seconds and `random_number` 0 … 2**31 - 1 from a cryptographic
-    source: both are passed in, the core has neither. `reporting` is host-level reporting, on
-    until guestAgent says otherwise (decision 2).
+    source: both are passed in, the core has neither. `wall` returns seconds since 1970, for
+    what people read; `on_entry(uuid, entry)` hears what each instance remembers. `reporting` is
+    host-level reporting, on until guestAgent says otherwise (decision 2).
     """
 
     hostname: str
     settings: ServerSettings
     clock: Callable[[], float]
     random_number: Callable[[], int]
+    wall: Callable[[], float] = lambda: 0.0
+    on_entry: Callable[[str, Entry], object] = lambda _uuid, _entry: None
     reporting: bool = True
     stats: Stats = field(default_factory=Stats)

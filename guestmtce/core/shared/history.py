@@ -13,7 +13,7 @@ are never compared with one another by a state machine.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from guestmtce.core.shared.text import printable
@@ -24,6 +24,7 @@ EXCHANGES = 32
 DETAIL_LIMIT = 240
 # Characters of all details together: what holds an instance's memory to its 16 KiB.
 TEXT_LIMIT = 2048
+PAST_INSTANCES = 1000
 
 
 class What(Word):
@@ -91,13 +92,21 @@ class History:
     def add(self, what: What, detail: str = "") -> Entry:
         """Remember that `what` happened now; `detail` may hold a peer's text."""
         entry = Entry(self._wall(), what, printable(detail, DETAIL_LIMIT))
+        self._keep(entry)
+        if self._on_entry is not None:
+            self._on_entry(entry)
+        return entry
+
+    def restore(self, entries: Iterable[Entry]) -> None:
+        """Take what an earlier run of the daemon remembered; nobody hears of it again."""
+        for entry in entries:
+            self._keep(entry)
+
+    def _keep(self, entry: Entry) -> None:
         self._entries.append(entry)
         self._text += len(entry.detail)
         while len(self._entries) > ENTRIES or self._text > TEXT_LIMIT:
             self._text -= len(self._entries.popleft().detail)
-        if self._on_entry is not None:
-            self._on_entry(entry)
-        return entry
 
     def last(self, *kinds: What) -> Entry | None:
         """Return the newest entry of these kinds."""
@@ -106,6 +115,46 @@ class History:
     def for_operator(self) -> list[dict[str, Any]]:
         """Return the entries, oldest first."""
         return [entry.for_operator() for entry in self._entries]
+
+
+_KINDS = {what.value: what for what in What}
+
+
+class Past:
+    """What is remembered of instances that are not there: of an earlier run, or deleted.
+
+    At most PAST_INSTANCES; the one that was put here first goes first.
+    """
+
+    def __init__(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Take the events that an earlier run wrote; what is no entry is passed over."""
+        self._entries: dict[str, deque[Entry]] = {}
+        for event in events:
+            uuid, at = event.get("uuid"), event.get("at")
+            what = _KINDS.get(str(event.get("what")))
+            if what is None or not isinstance(uuid, str) or not isinstance(at, (int, float)):
+                continue
+            entries = self._entries.setdefault(uuid, deque(maxlen=ENTRIES))
+            entries.append(Entry(float(at), what, printable(event.get("detail"), DETAIL_LIMIT)))
+        self._drop_oldest()
+
+    def put(self, uuid: str, history: Iterable[Entry]) -> None:
+        """Remember an instance that goes."""
+        self._entries.pop(uuid, None)
+        self._entries[uuid] = deque(history, maxlen=ENTRIES)
+        self._drop_oldest()
+
+    def take(self, uuid: str) -> Iterable[Entry]:
+        """Return what is remembered of an instance that comes, and forget it here."""
+        return self._entries.pop(uuid, ())
+
+    def for_operator(self, uuid: str) -> list[dict[str, Any]]:
+        """Return what is remembered of an instance that is not there."""
+        return [entry.for_operator() for entry in self._entries.get(uuid, ())]
+
+    def _drop_oldest(self) -> None:
+        while len(self._entries) > PAST_INSTANCES:
+            del self._entries[next(iter(self._entries))]
 
 
 class Exchange(NamedTuple):
