@@ -55,7 +55,7 @@ TIERS = [
     {"shared.settings", "shared.mtc_message", "shared.http_framing"},
     {"shared.stamp", "shared.outbox", "shared.inbox", "shared.delivery"},
     {"server.guest_protocol", "server.worker", "agent.vim_messages", "agent.vim_commands"},
-    {"server.machine", "agent.inventory", "agent.lanes", "agent.vim_health"},
+    {"server.machine", "server.memory", "agent.inventory", "agent.lanes", "agent.vim_health"},
     {"server.alarms", "server.heartbeat", "server.connect", "server.vote", "server.instance"},
     {"agent.bursts", "agent.schedule", "agent.vim_queue", "agent.vim_requests"},
     {"agent.agent"},

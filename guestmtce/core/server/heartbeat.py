@@ -185,11 +185,11 @@ class Heartbeat(Machine[HeartbeatState]):
             healthy = message.health is Health.HEALTHY
             secs = self.worker.clock() - self._challenge_sent_at
             self.worker.stats.on_response(secs)
-            self.memory.answered(_ANSWERS[healthy], secs)
+            self.memory.answered(_RESPONSES[healthy], secs)
             self.step(Input.HEALTHY if healthy else Input.UNHEALTHY, message)
             return True
         late = message.number in self.challenges
-        self.memory.message(_OTHER_ANSWERS[late])
+        self.memory.message(_OTHER_RESPONSES[late])
         self.step(Input.LATE if late else Input.WRONG, message)
         return False
 
@@ -396,8 +396,8 @@ class Heartbeat(Machine[HeartbeatState]):
         self.port.cancel_timer(TimerName.GRACE)
 
 
-_ANSWERS = {True: "< challenge_response", False: "< challenge_response, unhealthy"}
-_OTHER_ANSWERS = {True: "< challenge_response, late", False: "< challenge_response, wrong number"}
+_RESPONSES = {True: "< challenge_response", False: "< challenge_response, unhealthy"}
+_OTHER_RESPONSES = {True: "< challenge_response, late", False: "< challenge_response, wrong number"}
 
 
 def _in_words(terms: Terms) -> str:
