@@ -6,11 +6,13 @@ with the member `error` says why there is no other. Both daemons know:
     {"command": "status"}   daemon, version, pid, uptime_secs, healthy, problems, summary
     {"command": "dump"}     the whole state, as SIGUSR2 writes it
     {"command": "metrics"}  {"metrics": "<Prometheus text>"}
+    {"command": "log-level", "level": N}  {"level": N}
 
 and what the daemon itself adds (`App.commands`):
 
     {"command": "instances"}          {"instances": [{"uuid", "host", "name", "state", …}]}
-    {"command": "show", "uuid": U}    {"instance": {…}}
+    {"command": "show", "uuid": U}    {"instance": {…, "history": […], "exchanges": […]}}
+    {"command": "events"}             {"events": [{"number", "at", "uuid", "what", …}], "next": N}
     {"command": "hosts"}              {"hosts": [{"hostname", "uuid", "ip", "reporting", …}]}
 """
 

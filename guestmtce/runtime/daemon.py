@@ -28,6 +28,7 @@ from guestmtce.runtime.pidfile import PidFile
 
 log = logging.getLogger(__name__)
 
+MAX_DEBUG = 255
 # What the app has for its last words; SIGTERM to exit takes 2 s at most.
 FLUSH_SECS = 1.0
 
@@ -144,6 +145,16 @@ def _become(
         log.warning("option %s of the old daemon is ignored", letter)
 
 
+def _set_log_level(request: Mapping[str, Any]) -> Answer:
+    """Set the debug level until the next start, or until SIGHUP finds another in the ini."""
+    level = request.get("level")
+    if not isinstance(level, int) or not 0 <= level <= MAX_DEBUG:
+        return {"error": f"the level is not a number from 0 to {MAX_DEBUG}"}
+    logs.set_debug(level)
+    log.info("debug level %d, by guestctl", level)
+    return {"level": level}
+
+
 def check_config(configuration: Configuration[S]) -> int:
     """Print the effective configuration, problems and warnings; return 1 if it is wrong."""
     if configuration.effective:
@@ -175,6 +186,7 @@ class Daemon(Generic[S]):
             "status": lambda _request: self.status(),
             "dump": lambda _request: self.dump(),
             "metrics": lambda _request: {"metrics": app.metrics()},
+            "log-level": _set_log_level,
             **app.commands(),
         }
 

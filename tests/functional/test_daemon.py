@@ -399,6 +399,8 @@ def test_the_other_commands(place):
     place.start()
     assert place.ask(command="dump")["n"] == 1
     assert place.ask(command="metrics") == {"metrics": "up 1\n"}
+    assert place.ask(command="log-level", level=3) == {"level": 3}
+    assert "a number from 0 to 255" in place.ask(command="log-level", level="3")["error"]
     assert len(place.ask(command="instances")["instances"]) == 2
     assert place.ask(command="show") == {"error": "no such instance"}
     assert place.ask(command="delete") == {"error": "unknown command"}
