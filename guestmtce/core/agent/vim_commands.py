@@ -157,7 +157,7 @@ def parse_command(method: str, target: str, headers: Mapping[str, str], body: by
     verb = f"/{match['verb']}" if match["verb"] else ""
     route = _route(f"{match['all']}/{{uuid}}{verb}", method)
     if route.body is Body.NEEDED and not body:
-        raise CommandError(411, Reason.NO_BUFFER, "no body: it must be a JSON object")
+        raise CommandError(411, Reason.NO_BUFFER, "no body: a JSON object is needed")
     command = VimCommand(route.operation, uuid)
     if route.body is Body.IGNORED or not body:
         return command
@@ -181,7 +181,7 @@ def _route(path: str, method: str) -> Route:
     route = routes.get("GET" if method == "HEAD" else method)
     if route is None:
         allow = sorted([*routes, "HEAD"] if "GET" in routes else routes)
-        detail = f"{method} at this path; there is {', '.join(allow) or 'nothing'}"
+        detail = f"{method} is not taken here, but {', '.join(allow)}" if allow else "no such path"
         raise CommandError(405, Reason.UNSUPPORTED, detail, tuple(allow))
     return route
 
