@@ -35,14 +35,18 @@ commands:
   stats               the daemons' metrics
   log-level N         debug level of the daemons, until their next start
   doctor              what has to be right on this host, and what to do if not
+  try-guest SOCKET    plays a host against the guest client at SOCKET, or
+  try-guest -- COMMAND  against one that it starts; {socket} or {device} in
+                      COMMAND is its port
 
 An INSTANCE is named by its name, its UUID, or the beginning of either.
 
 exit status:
   0  done; status: every daemon that was started here, and not stopped, is
      healthy
-  1  status: a daemon is down or degraded; doctor: a warning; otherwise: not
-     found, no answer, or the output cannot be written
+  1  status: a daemon is down or degraded; doctor: a warning;
+     try-guest: a rule is broken; otherwise: not found, no answer, or the
+     output cannot be written
   2  wrong usage; doctor: something that must be right is wrong
   3  neither daemon runs
   4  permission denied: run it as root
@@ -80,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     parsers["events"].add_argument(
         "--since", metavar="SPAN", type=_span, help="such as 90s, 10m, 1h, 2d"
     )
+    parsers["try-guest"].add_argument("target", nargs=argparse.REMAINDER)
     parsers["log-level"].add_argument("level", metavar="N", type=int, choices=range(8))
     return parser
 

@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 
 from guestmtce.core.shared.condition import Condition
 from guestmtce.core.shared.vocabulary import canonical_uuid
-from guestmtce.ctl import doctor, events, instances, story
+from guestmtce.ctl import doctor, events, instances, story, try_guest
 from guestmtce.ctl.ask import FAILED, OK, Reply, complaint, exit_status, listed
+from guestmtce.ctl.guest_link import Link, LinkError, guest_target
+from guestmtce.ctl.guest_wire import WRONG
 from guestmtce.ctl.table import Style, cell, fields, table
 
 WATCH_SECS = 2.0
+WRONG_USAGE = 2
 _HOME = "\x1b[H\x1b[2J"
 _HOST_COLUMNS = ("hostname", "ip", "reporting", "instances", "lost", "ill", "heard", "version")
 
@@ -332,6 +335,24 @@ def run_doctor(context: Context) -> Shown:
     return Shown(status, iter(doctor.report(findings, context.style)))
 
 
+def run_try_guest(context: Context) -> Shown:
+    """Play a host against a guest client; a row is printed when it has been tried."""
+    try:
+        link = Link(guest_target(context.options.target))
+    except LinkError as error:
+        return Shown(WRONG_USAGE, iter(()), f"guestctl: {error}\n")
+    rows = []
+    try:
+        for finding in try_guest.findings(link):
+            rows.append(finding._asdict())
+            if not context.as_json:
+                print(try_guest.line(finding, context.style), flush=True)  # noqa: T201
+    finally:
+        link.end()
+    status = FAILED if any(row["mark"] == WRONG for row in rows) else OK
+    return Shown(status, to_json(rows) if context.as_json else iter(()))
+
+
 COMMANDS: dict[str, Callable[[Context], Shown]] = {
     "status": run_status,
     "instances": run_instances,
@@ -343,4 +364,5 @@ COMMANDS: dict[str, Callable[[Context], Shown]] = {
     "stats": run_stats,
     "log-level": run_log_level,
     "doctor": run_doctor,
+    "try-guest": run_try_guest,
 }
