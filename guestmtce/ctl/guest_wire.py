@@ -87,6 +87,7 @@ class Wire:
             members = json.loads(line.decode("utf-8"))
         except ValueError:
             self._note(2, TOLERATED, line)
+            self._sequence = None
             return
         order = ["version", "revision", "msg_type", "sequence"]
         order += _BODIES[members["msg_type"]].split()
