@@ -20,6 +20,7 @@ from guestmtce.ctl import events, instances
 from guestmtce.ctl.ask import FAILED, OK, Reply, ask_all
 from guestmtce.ctl.commands import COMMANDS, Context, Shown
 from guestmtce.ctl.table import Style
+from guestmtce.runtime.options import root as existing_root
 
 # Written out, because argparse breaks the longer names off from their texts.
 _EPILOG = """\
@@ -56,7 +57,9 @@ exit status:
 def build_parser() -> argparse.ArgumentParser:
     """Return guestctl's parser; --root and --json may stand before or after the command."""
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--root", metavar="DIR", help="prefix of every path, as of the daemons")
+    common.add_argument(
+        "--root", type=existing_root, metavar="DIR", help="prefix of every path, as of the daemons"
+    )
     common.add_argument("--json", action="store_true", help="print JSON, a member for each daemon")
     parser = argparse.ArgumentParser(
         prog="guestctl",
@@ -106,7 +109,7 @@ def _span(text: str) -> float:
 
 def run(options: argparse.Namespace, style: Style, room: int | None = None) -> Shown:
     """Do what the command line says."""
-    root = os.path.abspath(options.root) if "root" in options else ""
+    root = options.root if "root" in options else ""
 
     def ask(request: Mapping[str, Any]) -> list[Reply]:
         return ask_all(root, request)

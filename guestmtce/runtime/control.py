@@ -62,8 +62,24 @@ class ControlServer:
         self._path = path
         self._handler = handler
         self._clients: set[_Client] = set()
-        files.make_parent(path)
-        self._socket = unix.listen(path, mode=0o600, backlog=MAX_CLIENTS)
+        self._listen()
+
+    def keep(self) -> None:
+        """Listen anew if somebody has removed or replaced the socket. Raises OSError."""
+        try:
+            if os.path.samestat(os.stat(self._path, follow_symlinks=False), self._made):
+                return
+        except FileNotFoundError:
+            pass
+        old = self._socket
+        self._listen()
+        self._loop.unwatch(old)
+        old.close()
+
+    def _listen(self) -> None:
+        files.make_parent(self._path)
+        self._socket = unix.listen(self._path, mode=0o600, backlog=MAX_CLIENTS)
+        self._made = os.stat(self._path, follow_symlinks=False)
         self._accept_again()
 
     def close(self) -> None:

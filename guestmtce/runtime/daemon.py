@@ -24,7 +24,7 @@ from guestmtce.runtime import log as logs
 from guestmtce.runtime.control import Answer, ControlServer, Handler
 from guestmtce.runtime.loop import Loop, Timer
 from guestmtce.runtime.options import Options
-from guestmtce.runtime.pidfile import PidFile
+from guestmtce.runtime.pidfile import PidFile, running_pid
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,9 @@ FLUSH_SECS = 1.0
 _MAX_LOGGED_LINES = 500
 _LINES_AT_ONCE = 5
 _LINES_PAUSE_SECS = 0.01
+# How often it is looked whether somebody has removed the daemon's files.
+KEEP_SECS = 60.0
+_NOT_RUNNING, _UNKNOWN = 3, 4
 _HEALTHY = "I'm healthy: Here is my config ..."
 
 S = TypeVar("S", bound=Settings)
@@ -95,6 +98,8 @@ def run_daemon(program: Program[S], arguments: Sequence[str]) -> int:
     chosen = options.parse(name, arguments, program.purpose)
     for letter in chosen.ignored:
         _print_error(f"{name}: option {letter} of the old daemon is ignored")
+    if chosen.pid:
+        return print_pid(name, chosen.root)
     configuration = program.load(files.reader(chosen.root))
     if chosen.check_config:
         return check_config(configuration)
@@ -107,10 +112,11 @@ def run_daemon(program: Program[S], arguments: Sequence[str]) -> int:
         _print(configuration.effective)
     startup = process.Startup(name) if chosen.foreground else process.daemonise(name)
     hostname = settings.hostname or socket.gethostname()
-    _become(name, hostname, arguments, chosen, settings.debug)
+    _become(name, arguments)
+    loop = Loop()
+    _open_log(name, hostname, chosen, settings.debug, loop)
     for warning in configuration.warnings:
         log.warning("%s", warning)
-    loop = Loop()
     try:
         app = program.app(loop, settings, hostname, chosen.root)
     except (GuestError, OSError) as error:
@@ -126,13 +132,14 @@ def _cannot_start(startup: process.Startup, error: Exception) -> int:
     return 1
 
 
-def _become(
-    name: str, hostname: str, arguments: Sequence[str], chosen: Options, debug: int
-) -> None:
-    """Give the process its name, its limits and its log."""
+def _become(name: str, arguments: Sequence[str]) -> None:
+    """Give the process its name and its limits; its signals wait for their handlers."""
     process.set_name(name, arguments)
-    process.unblock_signals()
+    process.hold_signals()
     process.raise_descriptor_limit()
+
+
+def _open_log(name: str, hostname: str, chosen: Options, debug: int, loop: Loop) -> None:
     logs.setup(
         name,
         hostname,
@@ -140,6 +147,7 @@ def _become(
         syslog=chosen.syslog,
         root=chosen.root,
         debug=debug if chosen.debug is None else chosen.debug,
+        later=loop.call_later,
     )
     for letter in chosen.ignored:
         log.warning("option %s of the old daemon is ignored", letter)
@@ -153,6 +161,22 @@ def _set_log_level(request: Mapping[str, Any]) -> Answer:
     logs.set_debug(level)
     log.info("debug level %d, by guestctl", level)
     return {"level": level}
+
+
+def print_pid(name: str, root: str) -> int:
+    """Print the pid of the daemon that runs; return the exit status, as LSB's `status` has it.
+
+    By the lock that the daemon holds, so that it is found without its pidfile too.
+    """
+    try:
+        pid = running_pid(_run_path(root, name, "lock"))
+    except OSError as error:
+        _print_error(f"{name}: {_describe(error)}")
+        return _UNKNOWN
+    if pid is None:
+        return _NOT_RUNNING
+    _print(str(pid))
+    return 0
 
 
 def check_config(configuration: Configuration[S]) -> int:
@@ -179,9 +203,11 @@ class Daemon(Generic[S]):
         self._app = app
         self._started = loop.time()
         self._stopping = False
-        self._pidfile = PidFile(self._run_path("pid"))
+        self._pidfile = PidFile(self._run_path("pid"), self._run_path("lock"))
         self._control: ControlServer | None = None
         self._dumping: Timer | None = None
+        # What of our own files cannot be written at present, and why.
+        self._unwritable: dict[str, str] = {}
         self._commands: dict[str, Handler] = {
             "status": lambda _request: self.status(),
             "dump": lambda _request: self.dump(),
@@ -207,7 +233,7 @@ class Daemon(Generic[S]):
 
     def status(self) -> Answer:
         """Return the answer to the control command `status`."""
-        problems = self._app.problems()
+        problems = [*self._app.problems(), *self._unwritable.values(), *logs.problems()]
         return {
             "daemon": self._program.name,
             "version": __version__,
@@ -224,14 +250,19 @@ class Daemon(Generic[S]):
 
     def _start(self) -> None:
         self._pidfile.acquire()
-        self._loop.on_signal(signal.SIGTERM, self._stop)
-        self._loop.on_signal(signal.SIGINT, self._stop)
-        self._loop.on_signal(signal.SIGHUP, self._reload)
-        self._loop.on_signal(signal.SIGUSR1, self._write_health)
-        self._loop.on_signal(signal.SIGUSR2, self._write_dump)
+        for signum, callback in (
+            (signal.SIGTERM, self._stop),
+            (signal.SIGINT, self._stop),
+            (signal.SIGHUP, self._reload),
+            (signal.SIGUSR1, self._show_health),
+            (signal.SIGUSR2, self._write_dump),
+        ):
+            self._loop.on_signal(signum, callback)
+        process.unblock_signals()
         self._app.start()
         self._control = ControlServer(self._loop, self._run_path("ctl"), self._answer)
         self._write_health()
+        self._loop.call_later(KEEP_SECS, self._keep_files)
 
     def _release(self) -> None:
         if self._control is not None:
@@ -272,6 +303,37 @@ class Daemon(Generic[S]):
         command = self._commands.get(request["command"])
         return command(request) if command else {"error": "unknown command"}
 
+    def _show_health(self) -> None:
+        """Write the health file, and what else of ours may have gone with it (SIGUSR1)."""
+        self._put_back()
+        self._write_health()
+
+    def _keep_files(self) -> None:
+        self._put_back()
+        self._loop.call_later(KEEP_SECS, self._keep_files)
+
+    def _put_back(self) -> None:
+        """Have the pidfile and the control socket again, if a cleaner has removed them."""
+        keepers = {"pid": self._pidfile.keep}
+        if self._control is not None:
+            keepers["ctl"] = self._control.keep
+        for suffix, keep in keepers.items():
+            self._try(suffix, keep)
+
+    def _try(self, suffix: str, write: Callable[[], object]) -> None:
+        """Write one of our files; while that fails it is a problem, logged when it begins."""
+        path = self._run_path(suffix)
+        try:
+            write()
+        except (GuestError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            problem = f"cannot write {path}: {reason}"
+            if self._unwritable.get(suffix) != problem:
+                log.error("%s", problem)
+            self._unwritable[suffix] = problem
+        else:
+            self._unwritable.pop(suffix, None)
+
     def _write_health(self) -> None:
         status = self.status()
         lines = [_HEALTHY, config.describe(self._settings)]
@@ -301,14 +363,17 @@ class Daemon(Generic[S]):
         )
 
     def _write(self, suffix: str, lines: Sequence[str]) -> None:
+        """Replace one of our files; only root may read it (decision 46)."""
+        text = "".join(line + "\n" for line in lines)
         path = self._run_path(suffix)
-        try:
-            files.write_atomic(path, "".join(line + "\n" for line in lines))
-        except OSError as error:
-            log.error("cannot write %s: %s", path, error.strerror)
+        self._try(suffix, lambda: files.write_atomic(path, text, 0o600))
 
     def _run_path(self, suffix: str) -> str:
-        return files.under(self._options.root, f"/var/run/{self._program.name}.{suffix}")
+        return _run_path(self._options.root, self._program.name, suffix)
+
+
+def _run_path(root: str, name: str, suffix: str) -> str:
+    return files.under(root, f"/var/run/{name}.{suffix}")
 
 
 def _describe(error: Exception) -> str:

@@ -20,7 +20,7 @@ def under(root: str, path: str) -> str:
 
 
 def read_text(path: str, limit: int = DEFAULT_READ_LIMIT) -> str:
-    """Return a regular file's text, bytes that are not UTF-8 replaced.
+    """Return a regular file's text, bytes that are not UTF-8 replaced, a byte order mark left out.
 
     Raises OSError: what `open` raises, EINVAL if it is not a regular file (a FIFO would
     block), EFBIG if it is longer than `limit` bytes.
@@ -33,7 +33,7 @@ def read_text(path: str, limit: int = DEFAULT_READ_LIMIT) -> str:
         data = stream.read(limit + 1)
     if len(data) > limit:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
-    return data.decode("utf-8", "replace")
+    return data.decode("utf-8-sig", "replace")
 
 
 def reader(root: str) -> Callable[[str], tuple[str, str]]:

@@ -35,13 +35,15 @@ exit status:
      configuration is right (--check-config)
   1  it cannot start, with the reason on stderr, or the configuration is wrong
   2  wrong usage
+  3  the daemon does not run (--pid)
 """
 
 _FILES = (
     ("/etc/mtc/{name}.ini", "configuration"),
     ("/etc/platform/platform.conf", "management_interface of this host"),
     ("/etc/hosts", "names; no other look-up is made"),
-    ("/var/run/{name}.pid", "process id, locked while the daemon runs"),
+    ("/var/run/{name}.pid", "process id"),
+    ("/var/run/{name}.lock", "locked while the daemon runs"),
     ("/var/run/{name}.info", "health file: configuration and summary"),
     ("/var/run/{name}.dump", "state as JSON, on request"),
     ("/var/run/{name}.ctl", "control socket, for guestctl"),
@@ -59,6 +61,7 @@ class Options:
     verbose: bool = False
     root: str = ""
     check_config: bool = False
+    pid: bool = False
     ignored: tuple[str, ...] = ()
 
 
@@ -79,11 +82,16 @@ def build_parser(name: str, purpose: str = "") -> argparse.ArgumentParser:
     add("-v", "--verbose", action="store_true", help="print the effective configuration first")
     add("-h", "--help", action="help", help="print this and exit")
     add("--version", action="version", version=f"{name} {__version__}", help="print it and exit")
-    add("--root", type=_root, default="", metavar="DIR", help="prefix of every path below")
+    add("--root", type=root, metavar="DIR", help="prefix of every path below (default: /)")
     add(
         "--check-config",
         action="store_true",
         help="read everything, print the configuration and every problem, exit 0 or 1",
+    )
+    add(
+        "--pid",
+        action="store_true",
+        help="print the pid of the daemon that runs, by its lock, and exit 0; 3 if none runs",
     )
     return parser
 
@@ -97,6 +105,9 @@ def parse(name: str, arguments: Sequence[str], purpose: str = "") -> Options:
     """Return the options; on wrong usage prints it and raises SystemExit(2)."""
     own, ignored = split_legacy(arguments)
     values = vars(build_parser(name, purpose).parse_args(own))
+    # The default is no argument to convert: argparse would apply `root` to "", the directory
+    # that we were started in.
+    values["root"] = values["root"] or ""
     return Options(ignored=tuple(ignored), **values)
 
 
@@ -144,9 +155,12 @@ def _level(text: str) -> int:
     return int(text)
 
 
-def _root(text: str) -> str:
-    """Make it absolute: the daemon changes to `/`."""
-    root = os.path.abspath(text)
-    if not os.path.isdir(root):
+def root(text: str) -> str:
+    """Return the root that `--root text` means: absolute, as the daemon changes to `/`.
+
+    "" and "/" mean that paths have no prefix. Raises argparse.ArgumentTypeError.
+    """
+    path = os.path.abspath(text or "/")
+    if not os.path.isdir(path):
         raise argparse.ArgumentTypeError(f"no such directory: {text!r}")
-    return "" if root == "/" else root
+    return "" if path == "/" else path

@@ -23,6 +23,9 @@ _MAX_COMM = 15
 # Fields 48 and 49 of /proc/self/stat, counted from the state, which is field 3.
 _ARG_START, _ARG_END = 45, 46
 
+# What a daemon answers to (operations.md, Files and signals).
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
 _READY = b"ready"
 _MAX_REPORT = 4096
 _FIRST_INHERITED = 3
@@ -125,8 +128,16 @@ def close_inherited() -> None:
                 os.close(fd)
 
 
+def hold_signals() -> None:
+    """Let those signals wait that the daemon will handle, and every other in.
+
+    Until `unblock_signals`: a SIGUSR1 that comes before its handler stands would end us.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, HANDLED)
+
+
 def unblock_signals() -> None:
-    """Let every signal in: a blocked one is inherited, and the daemon could not be stopped."""
+    """Let every signal in; what has waited arrives now."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

@@ -7,12 +7,14 @@ stuck, and loses uncounted what it cannot send; `FileHandler` blocks as well. Im
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import select
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 
 from guestmtce.runtime import files, unix
@@ -31,35 +33,45 @@ _SEVERITIES = {
     logging.CRITICAL: 2,
 }
 _RECONNECT_SECS = 1.0
+_RETRY_SECS = 0.05
+MAX_WAITING = 4096
 
 
 class BoundedHandler(logging.Handler):
     """A handler that drops what it cannot write at once, and says how many when it can again.
 
-    `dropped` counts all that was lost.
+    `dropped` counts all that was lost; `problem` says why nothing can be written at present.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.dropped = 0
+        self.problem = ""
         self._unreported = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record, or count it as dropped. Never blocks, never raises."""
         try:
             written = self.write(record, self.format(record))
-        except OSError:
+        except OSError as error:
             written = False
+            self.problem = f"the log is lost: {error.filename or 'it'}: {error.strerror}"
+        else:
+            self.problem = ""
         if not written:
             self.dropped += 1
             self._unreported += 1
-        elif self._unreported:
+        elif self._unreported and not self.is_slow():
             lost, self._unreported = self._unreported, 0
             self.handle(_lost_record(lost))
 
     def write(self, record: logging.LogRecord, line: str) -> bool:
-        """Write `line`; return whether it went. May raise OSError."""
+        """Write `line`, or keep it; return False if it is lost. May raise OSError."""
         raise NotImplementedError
+
+    def is_slow(self) -> bool:
+        """Return whether lines wait, so that one that says how many were lost had no room."""
+        return False
 
 
 def _lost_record(count: int) -> logging.LogRecord:
@@ -117,10 +129,12 @@ class LogFile:
 
 
 class SyslogHandler(BoundedHandler):
-    """To the syslog socket, facility local5; to `log_file` while there is no such socket.
+    """To the syslog socket, facility local5; to `log_file` while nobody answers there.
 
-    A syslogd that is stuck or gone costs records, not time: connecting is tried once a
-    second, and what does not fit its queue is dropped.
+    A syslogd that is stuck costs records, not time: what does not fit its queue is dropped. Only
+    lines that tell why (those with a `why`, see `runtime.log`) wait for it, up to MAX_WAITING;
+    `later(seconds, callback)` has the handler called again for them. One that is gone, its
+    socket left behind or not, is looked for once a second.
     """
 
     def __init__(
@@ -129,25 +143,62 @@ class SyslogHandler(BoundedHandler):
         path: str,
         log_file: LogFile,
         clock: Callable[[], float] = time.monotonic,
+        later: Callable[[float, Callable[[], object]], object] | None = None,
     ) -> None:
         super().__init__()
         self._ident = ident
         self._path = path
         self._file = log_file
         self._clock = clock
+        self._later = later
+        self._waiting: deque[tuple[logging.LogRecord, str]] = deque()
+        self._will_retry = False
         self._socket: socket.socket | None = None
         self._terminator = b""
         self._absent = False
         self._next_try = clock()
 
     def write(self, record: logging.LogRecord, line: str) -> bool:
-        """Send the line, or append it to the file, with a time in front."""
-        if self._socket is None and not self._connect():
-            return self._absent and self._file.append(_timed(record, line))
-        if self._send(record, line):
+        """Send the line or append it to the file, with a time in front; or let it wait."""
+        self._write_waiting()
+        if not self._waiting and self._write(record, line):
             return True
+        if getattr(record, "why", None) is None or len(self._waiting) >= MAX_WAITING:
+            return False
+        self._waiting.append((record, line))
+        self._retry_later()
+        return True
+
+    def is_slow(self) -> bool:
+        """Return whether lines wait for syslogd."""
+        return bool(self._waiting)
+
+    def _write_waiting(self) -> None:
+        while self._waiting and self._write(*self._waiting[0]):
+            self._waiting.popleft()
+
+    def _retry_later(self) -> None:
+        if self._later is not None and not self._will_retry:
+            self._will_retry = True
+            self._later(_RETRY_SECS, self._retry)
+
+    def _retry(self) -> None:
+        self._will_retry = False
+        with contextlib.suppress(OSError):
+            self._write_waiting()
+        if self._waiting:
+            self._retry_later()
+
+    def _write(self, record: logging.LogRecord, line: str) -> bool:
+        """Send the line, or append it to the file; return whether it went. Raises OSError."""
+        if self._socket is not None and self._send(record, line):
+            return True
+        if self._socket is not None:
+            return False  # its queue is full
         # A restarted syslogd has a new socket at the same path.
-        return self._socket is None and self._connect() and self._send(record, line)
+        if self._connect():
+            return self._send(record, line)
+        return self._absent and self._file.append(_timed(record, line))
 
     def close(self) -> None:
         """Close the socket and the file."""
@@ -165,6 +216,7 @@ class SyslogHandler(BoundedHandler):
             return False
         except OSError:
             self._disconnect()
+            self._next_try = self._clock()
             return False
         if sent < len(data):
             # Only a stream socket takes a part; the rest of this record is lost with it.
@@ -180,7 +232,7 @@ class SyslogHandler(BoundedHandler):
         return head + _bounded(line.encode("utf-8", "replace"), room) + self._terminator
 
     def _connect(self) -> bool:
-        """Connect, at most once a second; learn whether there is a syslog socket at all."""
+        """Connect, at most once a second; learn whether anybody is there at all."""
         now = self._clock()
         if now < self._next_try:
             return False
@@ -192,7 +244,7 @@ class SyslogHandler(BoundedHandler):
                 # /dev/log is commonly a symbolic link.
                 self._socket = unix.connect(self._path, kind, follow=True)
             except OSError as error:
-                self._absent = error.errno == errno.ENOENT
+                self._absent = error.errno in (errno.ENOENT, errno.ECONNREFUSED)
                 if error.errno != errno.EPROTOTYPE:
                     return False
             else:

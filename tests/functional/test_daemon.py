@@ -255,6 +255,69 @@ def test_after_a_kill_it_starts_again(place):
     assert place.ask(command="status")["pid"] == place.pid
 
 
+def test_the_running_daemon_is_found_by_its_lock(place):
+    """For init scripts: `--pid` prints it, 3 if there is none, with or without a pidfile."""
+    assert (place.start("--pid").returncode, place.start("--pid").stdout) == (3, "")
+    place.start()
+    first = place.pid
+    for gone in ("pid", "lock", "ctl"):
+        place.path(gone).unlink()
+        assert place.start("--pid").stdout == f"{first}\n"
+        again = place.start()
+        assert (again.returncode, again.stderr) == (
+            1,
+            f"{NAME}: already running (pid {first})\n",
+        )
+    os.kill(first, signal.SIGUSR1)
+    wait_for(lambda: place.path("ctl").exists() and place.path("lock").exists())
+    assert place.pid == first
+    assert place.ask(command="status")["pid"] == first
+    place.stop()
+    assert place.start("--pid").returncode == 3
+
+
+def test_a_signal_as_soon_as_the_pid_is_known_ends_nobody(place):
+    """SIGUSR1 or SIGHUP right after the pidfile appears: none of the starts dies."""
+    for _ in range(5):
+        start = subprocess.Popen(place.command(), stderr=subprocess.PIPE, text=True)
+        while not place.path("pid").exists():
+            pass
+        pid = wait_for(lambda: place.path("pid").read_text().strip())
+        place.pids.add(int(pid))
+        os.kill(int(pid), signal.SIGUSR1)
+        os.kill(int(pid), signal.SIGHUP)
+        assert start.wait(PATIENCE) == 0, start.stderr.read()
+        start.stderr.close()
+        assert place.ask(command="status")["pid"] == int(pid)
+        place.stop()
+
+
+def test_what_cannot_be_put_back_is_a_problem_until_it_can(place):
+    place.start()
+    place.path("pid").unlink()
+    place.path("pid").mkdir()
+    pid = place.ask(command="status")["pid"]
+    os.kill(pid, signal.SIGUSR1)
+    wait_for(lambda: place.ask(command="status")["problems"])
+    (problem,) = place.ask(command="status")["problems"]
+    assert problem == f"cannot write {place.path('pid')}: Is a directory"
+    first = place.path("info").read_text().splitlines()[0]
+    assert first == "I'm healthy: Here is my config ..."
+    place.path("pid").rmdir()
+    os.kill(pid, signal.SIGUSR1)
+    wait_for(lambda: not place.ask(command="status")["problems"])
+
+
+def test_only_root_may_read_the_health_file_and_the_dump(place):
+    place.start()
+    place.signal(signal.SIGUSR2)
+    wait_for(place.path("dump").exists)
+    modes = {
+        suffix: place.path(suffix).stat().st_mode & 0o777 for suffix in ("info", "dump", "ctl")
+    }
+    assert modes == {"info": 0o600, "dump": 0o600, "ctl": 0o600}
+
+
 def test_many_starts_at_once_leave_exactly_one(place):
     starts = [
         subprocess.Popen(place.command(), stderr=subprocess.PIPE, text=True) for _ in range(4)

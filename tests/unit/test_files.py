@@ -48,3 +48,8 @@ def test_reading_is_bounded_and_never_blocks(tmp_path):
         files.read_text(str(tmp_path))
     (tmp_path / "latin").write_bytes(b"\xe4")
     assert files.read_text(str(tmp_path / "latin")) == "\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "ini").write_bytes(b"\xef\xbb\xbf[agent]\n")
+    assert files.read_text(str(tmp_path / "ini")) == "[agent]\n"

@@ -14,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guestmtce.runtime import log as logs
-from guestmtce.runtime import unix
+from guestmtce.runtime import syslog, unix
 from guestmtce.runtime.log import (
+    PERIOD_SECS,
     SITE_LINES,
-    SITE_PERIOD_SECS,
+    WHY_LINES,
     LineFormatter,
     SiteLimit,
+    why,
 )
 from guestmtce.runtime.syslog import MAX_LINE_BYTES, LogFile, StderrHandler, SyslogHandler
 from tests.simulation import Clock
@@ -140,10 +142,15 @@ class Rig:
 
     def __init__(self, directory) -> None:
         self.clock = Clock()
+        self.later = []
         self.path = directory / "log"
         self.file = directory / "var" / "guestServer.log"
         self.handler = SyslogHandler(
-            "guestServer", str(self.path), LogFile(str(self.file)), self.clock
+            "guestServer",
+            str(self.path),
+            LogFile(str(self.file)),
+            self.clock,
+            later=lambda delay, callback: self.later.append((delay, callback)),
         )
         self.handler.setFormatter(LineFormatter("guestServer", "compute-0"))
 
@@ -232,19 +239,23 @@ def test_a_restarted_syslogd_is_found_again_at_once(rig):
     second.end()
 
 
-def test_a_dead_syslogd_costs_records_and_one_connect_a_second(rig, monkeypatch):
-    """Its socket is still there, so the file is not for us: what is lost is counted."""
-    Syslogd(rig.path).end(remove=False)
+def test_a_syslogd_that_died_and_left_its_socket_is_as_good_as_none(rig, monkeypatch):
+    """ECONNREFUSED: to the file until somebody answers; one connect a second."""
+    syslogd = Syslogd(rig.path)
+    rig.say("before")
+    syslogd.end(remove=False)
     tries = []
     connect = unix.connect
     monkeypatch.setattr(
         unix, "connect", lambda *args, **kw: tries.append(args) or connect(*args, **kw)
     )
-    for _ in range(10):
-        rig.say("x")
+    for number in range(10):
+        rig.say(f"x{number}")
     assert len(tries) == 1
-    assert rig.handler.dropped == 10
-    assert not rig.file.exists()
+    assert rig.handler.dropped == 0
+    assert [line[-2:] for line in rig.file.read_text().splitlines()] == [
+        f"x{number}" for number in range(10)
+    ]
     rig.clock.now += 1.5
     os.unlink(rig.path)
     syslogd = Syslogd(rig.path)
@@ -294,6 +305,10 @@ def test_a_log_file_that_cannot_be_written_is_counted_not_raised(tmp_path):
     rig = Rig(tmp_path)
     rig.say("hello")
     assert rig.handler.dropped == 1
+    assert re.fullmatch(r"the log is lost: .*: (Not a directory|File exists)", rig.handler.problem)
+    (tmp_path / "var").unlink()
+    rig.say("hello")
+    assert rig.handler.problem == ""
     rig.handler.close()
 
 
@@ -413,7 +428,7 @@ def test_one_place_in_the_program_fills_no_disk():
     other = record("y")
     other.lineno = 99
     assert limit.filter(other)
-    clock.now += SITE_PERIOD_SECS
+    clock.now += PERIOD_SECS
     later = record("x")
     assert limit.filter(later)
     line = LineFormatter("guestServer", "compute-0").format(later)
@@ -424,3 +439,77 @@ def test_debug_lines_are_not_bounded():
     limit = SiteLimit(Clock())
     lines = [record("x", level=logging.DEBUG) for _ in range(SITE_LINES + 1)]
     assert all(limit.filter(line) for line in lines)
+
+
+# Lines that tell why (decision 42)
+
+
+def about(subject, text="lost"):
+    made = record(text)
+    made.__dict__.update(why(subject))
+    return made
+
+
+def test_a_flood_of_other_lines_leaves_the_why_of_each_guest_its_room():
+    """160 flapping guests and a flood: another guest's loss is in the log."""
+    limit = SiteLimit(Clock())
+    for _ in range(SITE_LINES + 1):
+        limit.filter(record("noise"))
+    for guest in range(160):
+        passed = sum(limit.filter(about(f"guest {guest}")) for _ in range(100))
+        assert passed == WHY_LINES
+    assert limit.filter(about("another"))
+
+
+def test_the_left_out_lines_of_a_guest_are_said_with_its_next():
+    clock = Clock()
+    limit = SiteLimit(clock)
+    for _ in range(WHY_LINES + 3):
+        limit.filter(about("a"))
+    clock.now += PERIOD_SECS
+    line = about("a")
+    assert limit.filter(line)
+    assert line.left_out == 3
+
+
+def test_any_number_of_subjects_is_bounded(monkeypatch):
+    monkeypatch.setattr(logs, "_MAX_LIMITS", 4)
+    limit = SiteLimit(Clock())
+    for _ in range(WHY_LINES):
+        limit.filter(about("first"))
+    assert not limit.filter(about("first"))
+    for guest in range(4):
+        assert limit.filter(about(guest))
+    assert limit.filter(about("first")), "the one used longest ago was forgotten"
+
+
+def test_a_why_waits_for_a_slow_syslogd_and_other_lines_do_not(rig):
+    syslogd = Syslogd(rig.path)
+    while not rig.handler.dropped:
+        rig.say("noise")
+    rig.handler.handle(about("a", "the reason"))
+    dropped = rig.handler.dropped
+    rig.say("noise")
+    assert rig.handler.dropped == dropped + 1
+    ((delay, retry),) = rig.later
+    rig.later.clear()
+    retry()
+    assert rig.later, "still full: tried again"
+    syslogd.read_all()
+    rig.later.pop()[1]()
+    assert [line.rpartition(": ")[2] for line in syslogd.read_all()] == ["the reason"]
+    assert rig.later == []
+    assert 0 < delay < 1
+    syslogd.end()
+
+
+def test_the_lines_that_wait_are_bounded(rig, monkeypatch):
+    monkeypatch.setattr(syslog, "MAX_WAITING", 3)
+    syslogd = Syslogd(rig.path)
+    while not rig.handler.dropped:
+        rig.say("noise")
+    dropped = rig.handler.dropped
+    for _ in range(5):
+        rig.handler.handle(about("a"))
+    assert rig.handler.dropped == dropped + 2
+    syslogd.end()

@@ -48,3 +48,11 @@ def test_a_relative_root_is_made_absolute(tmp_path, monkeypatch):
     """The daemon changes to `/`."""
     monkeypatch.chdir(tmp_path)
     assert options.parse("x", ["--root", "."]).root == str(tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--root", "/"], ["--root", ""]])
+def test_the_root_is_the_root_wherever_a_program_is_started(tmp_path, monkeypatch, arguments):
+    """Not the directory that it is started in (decision 47)."""
+    (tmp_path / "etc/mtc").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert options.parse("x", arguments).root == ""
