@@ -11,7 +11,7 @@ import pytest
 
 from guestmtce.core.server import guest_protocol
 from guestmtce.core.server.guest_protocol import Writer
-from guestmtce.core.shared import mtc_message
+from guestmtce.core.shared import mtc_message, stamp
 from guestmtce.core.shared.vocabulary import EVENTS, NOTIFICATIONS
 from tests.documents import DOCS
 from tests.peers import wire
@@ -97,6 +97,17 @@ def test_a_datagram_is_read_and_written_so(name: str, text: str) -> None:
     written = RECORDS[name].of(message).members()
     expected = [item for item in members.items() if item[0] != "source"]
     assert [(key, str(value)) for key, value in written.items()] == expected
+
+
+@pytest.mark.parametrize(("name", "text"), examples("datagrams.md", "delivery"))
+def test_what_delivery_adds_is_read_and_written_so(name: str, text: str) -> None:
+    """datagrams.md, "Probe and acknowledgement": members and their order."""
+    members = json.loads(text)
+    message = mtc_message.decode(wire.pack(name.replace("HEARTBEAT_", ""), members))
+    said = stamp.read_loopback(message) if name == "LOOPBACK" else stamp.Stamp.of_message(message)
+    assert said is not None
+    added = list(members.items())[list(members).index("epoch") :]
+    assert list(said.members().items()) == added
 
 
 def test_every_datagram_has_an_example() -> None:
