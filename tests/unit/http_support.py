@@ -1,0 +1,47 @@
+"""The command API without a daemon around it: the agent's core, HttpApi, and a server if wanted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from guestmtce.agent.http_api import HttpApi
+from guestmtce.core.agent.vim_commands import USER_AGENT
+from guestmtce.runtime.http_message import Request, Response
+from guestmtce.runtime.http_server import HttpServer
+from tests.simulation import SimulatedLoop
+from tests.unit.agent_support import CoreRig
+
+
+class ApiRig(CoreRig):
+    """The core behind its HTTP interface."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = SimulatedLoop()
+        self.commands = 0
+        self.api = HttpApi(self.loop, self.agent, lambda: "guestmtce_x 1\n", self._count)
+
+    def _count(self) -> None:
+        self.commands += 1
+
+    def ask(
+        self, method: str, path: str, members: Any = None, user_agent: str | None = USER_AGENT
+    ) -> Response:
+        """Have one request answered."""
+        body = json.dumps(members).encode() if members else b""
+        headers = {} if user_agent is None else {"user-agent": user_agent}
+        return self.api.answer(Request(method, path, headers, body))
+
+    def serve(self) -> HttpServer:
+        """Listen on a free port."""
+        return HttpServer(self.loop, ("127.0.0.1", 0), self.api.answer, self.api.not_a_request)
+
+    def close(self) -> None:
+        self.loop.close()
+
+
+def members_of(response: Response) -> dict[str, Any]:
+    """Return the JSON of an answer, whole or in pieces."""
+    body = response.body
+    return json.loads(body if isinstance(body, bytes) else b"".join(body))
