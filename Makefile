@@ -33,7 +33,7 @@ define deb
 
 endef
 
-.PHONY: help demo test lint check coverage mutants bench rpm deb clean \
+.PHONY: help demo try test lint check coverage mutants bench rpm deb clean \
 	install install-common install-server install-agent install-client
 
 help: ## list the targets
@@ -41,6 +41,9 @@ help: ## list the targets
 
 demo: ## both daemons, guests and a VIM, in about 10 s; needs python3 and nothing else
 	$(PYTHON) -m tests.peers.demo
+
+try: ## the same until ^C, to look around in with guestctl from another terminal
+	$(PYTHON) -m tests.peers.playground
 
 test: $(VENV)/.installed ## every test, as many at a time as there are processors
 	$(VENV)/bin/pytest -n $(JOBS)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -107,6 +108,7 @@ class Demo:
             self._hang()
             self._illness()
             self._resume()
+            self._why()
             self._delete()
         except AssertionError as error:
             self.missing.append(f"the end of the demo: {error}")
@@ -230,6 +232,23 @@ class Demo:
                 "service", guest.uuid, seconds, since, status="enabled"
             ),
         )
+
+    def _why(self) -> None:
+        """What an operator asks at three in the morning, and what has to be in the answer."""
+        self.timeline.chapter("Why was my VM rebooted?")
+        for guest, told in ((self.guests[2], "LOST"), (self.guests[1], "fan broken")):
+            print(f"\n$ guestctl why {guest.name}")
+            command = [str(REPOSITORY / "bin" / "guestctl"), "--root", str(self.root.path)]
+            done = subprocess.run(
+                [sys.executable, *command, "why", guest.name],
+                check=False,
+                capture_output=True,
+                text=True,
+                timeout=10,
+            )
+            print(done.stdout + done.stderr, end="", flush=True)
+            if done.returncode != 0 or told not in done.stdout:
+                self.missing.append(f"guestctl why {guest.name} says {told}")
 
     def _delete(self) -> None:
         guest = self.guests[0]
