@@ -84,8 +84,9 @@ def timers() -> str:
     lines = ["| machine | state | timer |", "| --- | --- | --- |"]
     for module in (connect, heartbeat, vote):
         name = module.__name__.rpartition(".")[2]
-        for state, timer in module.TIMERS.items():
-            lines.append(f"| {name} | {state.value} | {timer.value} |")
+        for state, names in module.TIMERS.items():
+            for timer in names:
+                lines.append(f"| {name} | {state.value} | {timer.value} |")
     return "\n".join(lines)
 
 

@@ -64,7 +64,7 @@ class Stream:
         self._finishing = False
         self._interest = 0
         self._ending: Timer | None = None
-        self._paused: Timer | None = None
+        self._wants_read = True
         sock.setblocking(False)
         self._update_interest()
 
@@ -111,15 +111,11 @@ class Stream:
             self._ending = self._loop.call_soon(self._tell, "finished")
             self._release()
 
-    def pause(self, seconds: float) -> None:
-        """Read nothing for `seconds`: a peer that says too much waits, and nobody else does."""
-        if not (self.closed or self._finishing or self._paused):
-            self._paused = self._loop.call_later(seconds, self._resume)
+    def read(self, wanted: bool) -> None:
+        """Read from now on, or not: a peer that says too much waits, and nobody else does."""
+        if not (self.closed or self._finishing):
+            self._wants_read = wanted
             self._update_interest()
-
-    def _resume(self) -> None:
-        self._paused = None
-        self._update_interest()
 
     def close(self) -> None:
         """Close now, without a callback; what is queued is lost. Closing twice does nothing."""
@@ -206,7 +202,7 @@ class Stream:
         return None
 
     def _update_interest(self) -> None:
-        events = 0 if self._finishing or self._paused else selectors.EVENT_READ
+        events = 0 if self._finishing or not self._wants_read else selectors.EVENT_READ
         if self._queue:
             events |= selectors.EVENT_WRITE
         if events != self._interest:
@@ -221,8 +217,6 @@ class Stream:
         if self.closed:
             return
         self.closed = True
-        if self._paused is not None:
-            self._paused.cancel()
         self._queue.clear()
         self._queued = 0
         self._droppable_bytes = 0

@@ -47,6 +47,10 @@ STARVED_SECS = 90.0
 STALL_EPISODE_SECS = 10.0
 
 
+# Of guests that flood so many are named in the status; the others are counted.
+_SHOWN_FLOODS = 3
+
+
 class GuestServer:
     """The daemon on its loop. `root` prefixes every absolute path."""
 
@@ -268,6 +272,11 @@ class GuestServer:
             found.append("waiting for the platform: " + ", ".join(FLAG_FILES))
         if self._loop.time() - self._starved_at < STARVED_SECS:
             found.append("no descriptors left for some channels: raise the limit of open files")
+        flooding = [channel for channel in self.channels.values() if channel.instance.flooding]
+        for channel in flooding[:_SHOWN_FLOODS]:
+            found.append(f"{channel.who} floods its channel, and is read in part only")
+        if flooding[_SHOWN_FLOODS:]:
+            found.append(f"{len(flooding) - _SHOWN_FLOODS} more instances flood their channels")
         if self._loop.errors:
             found.append(f"{self._loop.errors} internal errors, see the log")
         if self._events.problem:

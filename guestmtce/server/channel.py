@@ -30,8 +30,6 @@ EXCERPT_LIMIT = 80
 # A guest can make us say something with each message; this is how much it may.
 LOG_LINES = 40
 LOG_PERIOD_SECS = 10.0
-# How long one that floods us has to wait after each read.
-FLOOD_PAUSE_SECS = 0.01
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 _FAULTS = frozenset({Command.HEARTBEAT_LOSS, Command.HEARTBEAT_ILLHEALTH})
 
@@ -124,8 +122,11 @@ class Channel:
 
     def _received(self, data: bytes) -> None:
         self.instance.received(data)
-        if self.instance.flooding and self._stream is not None:
-            self._stream.pause(FLOOD_PAUSE_SECS)
+
+    def read(self, wanted: bool) -> None:
+        """Read from the channel, or let the guest wait."""
+        if self._stream is not None:
+            self._stream.read(wanted)
 
     def _closed(self, reason: str) -> None:
         self._stream = None
@@ -154,7 +155,7 @@ class Channel:
         """Tell guestAgent, and the log."""
         level = logging.WARNING if command in _FAULTS else logging.INFO
         if self._may_log():
-            log.log(level, "%s: %s", self._who(), _describe(command, record, why))
+            log.log(level, "%s: %s", self.who, _describe(command, record, why))
         self._owner.report(command, record)
 
     def forget(self) -> None:
@@ -166,8 +167,9 @@ class Channel:
         if self._may_log():
             log.info("instance %s: " + text, self.instance.uuid, *args)  # noqa: G003 - a format, not a text
 
-    def _who(self) -> str:
-        """Return the instance as a log line names it: its UUID, and the VM's name if it has one."""
+    @property
+    def who(self) -> str:
+        """The instance as a log line names it: its UUID, and the VM's name if it has one."""
         name = printable(self.instance.heartbeat.terms.name)
         return f"instance {self.instance.uuid}" + (f" ({name})" if name else "")
 

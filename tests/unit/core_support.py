@@ -144,6 +144,7 @@ class RecordingPort:
         self.connects = Attempt.OPENED
         self.attempts: list[float] = []
         self.open = False
+        self.reads = True
         self.forgotten = False
         self.droppable: list[bool] = []
 
@@ -169,9 +170,15 @@ class RecordingPort:
         self.attempts.append(self.clock.now)
         self.outputs.append("connect")
         self.open = self.connects is Attempt.OPENED
+        self.reads = True
         return self.connects
 
+    def read(self, wanted: bool) -> None:
+        assert self.open, "nothing to read from"
+        self.reads = wanted
+
     def disconnect(self) -> None:
+        self.reads = True
         self.open = False
         self.outputs.append("disconnect")
 
@@ -241,14 +248,16 @@ class Rig:
         """Check what holds after each input: of each state the timer runs, and no other."""
         instance = self.instance
         due = {
-            heartbeat.TIMERS.get(instance.heartbeat.state),
-            connect.TIMERS.get(instance.connection.state),
-            vote.TIMERS.get(instance.vote.state),
+            *heartbeat.TIMERS[instance.heartbeat.state],
+            *connect.TIMERS[instance.connection.state],
+            *vote.TIMERS[instance.vote.state],
         }
         if not instance.heartbeat.heartbeating:
             due.discard(TimerName.GRACE)
+        if self.port.reads:
+            due.discard(TimerName.READ)
         # Of no state: what came too early to be told.
-        assert set(self.port.timers) - {TimerName.ALARM} == due - {None}
+        assert set(self.port.timers) - {TimerName.ALARM} == due
         assert instance.connection.connected == self.port.open
         assert instance.heartbeat.state is HeartbeatState.WAITING_INIT or self.port.open
 

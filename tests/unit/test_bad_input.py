@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from guestmtce.core.server.heartbeat import HeartbeatState
+from guestmtce.core.server.machine import TimerName
 from tests.unit.core_support import Rig, action_response, answer, as_line, init, leaving, message
 
 
@@ -86,32 +87,102 @@ def test_row_nacked(guest, members, text):
 
 
 def test_row_flood(guest):
-    """More than 500 messages in a second: the excess is dropped and counted."""
+    """More than 500 messages in a second: not read until that second is over, counted."""
     guest.instance.received(as_line({"version": 2}) * 600)
-    assert len(guest.out()) == 500
-    assert guest.stats.bad_messages["rate"] == 100
-    guest.advance(0.5)
-    guest.out()
+    assert not guest.port.reads
+    guest.advance(0.99)
+    assert 500 <= guest.out().count("nack") < 532
+    assert not guest.port.reads
+    assert guest.stats.bad_messages["rate"] == 1
+    guest.advance(1)
+    assert guest.stats.bad_messages["bad_version"] == 600, "nothing of what was read is lost"
+    assert guest.port.reads
+
+
+def test_a_wake_up_handles_32_messages(guest):
+    """500 messages, 128 KiB and 32 messages a wake-up."""
+    guest.instance.received(as_line({"version": 2}) * 40)
+    assert guest.out() == ["nack"] * 32
+    assert not guest.port.reads
+    guest.advance(0.05)
+    assert guest.out() == ["nack"] * 8
+    guest.advance(0.05)
+    assert guest.port.reads
+
+
+def test_an_honest_guest_waits_for_nothing(guest):
+    """An init and an answer in one read are no flood."""
     guest.say(init())
-    assert guest.out() == []
-    guest.advance(0.5)
-    guest.out()
-    guest.say(init())
-    assert guest.out() == ["init_ack", "challenge"]
+    number = guest.challenge
+    guest.instance.received(as_line(answer(number)) + as_line(init()))
+    assert guest.port.reads
+    assert TimerName.READ not in guest.port.timers
 
 
-def test_flood_of_overlong_messages_is_a_flood(guest):
-    """The limit counts messages of any kind."""
-    guest.instance.received((b"x" * 2000 + b"\n") * 600)
-    assert counted(guest) == 600
-    assert guest.stats.bad_messages["rate"] == 100
+@pytest.mark.parametrize(
+    "data",
+    [b"\n" * 4096, b"x" * 4096, (b"x" * 2000 + b"\n") * 2, b"x\n" * 2048],
+    ids=["empty lines", "a line without end", "lines too long", "short lines"],
+)
+def test_whatever_it_is_made_of_a_flood_is_a_flood(guest, data):
+    """Empty lines and endless ones count."""
+    for _ in range(98):
+        if guest.port.reads:
+            guest.instance.received(data)
+        guest.advance(0.01)
+    assert not guest.port.reads
+    assert guest.stats.bad_messages["rate"] == 1
+    left = guest.left(TimerName.READ)
+    assert left is not None
+    assert left <= 0.021
 
 
-def test_empty_lines_are_no_messages(guest):
-    """Drops empty lines: they count for nothing."""
-    guest.instance.received(b"\n" * 10_000)
+def test_a_few_empty_lines_are_no_messages(guest):
+    """Drops empty lines; each message is written between two."""
+    guest.instance.received(b"\n" * 100)
     assert counted(guest) == 0
+    assert guest.port.reads
     assert_unharmed(guest)
+
+
+def flood(guest: Rig, seconds: int) -> None:
+    for _ in range(seconds):
+        while guest.port.reads:
+            guest.instance.received(b"x\n" * 2048)
+        guest.advance(1)
+
+
+def test_no_miss_is_counted_for_time_in_which_we_did_not_read(guest):
+    """Its answer may be in what we left unread: a guest that floods is not lost."""
+    guest.say(init())
+    guest.answer()
+    flood(guest, 30)
+    assert guest.stats.misses == 0
+    assert guest.instance.heartbeat.heartbeating
+    guest.advance(10)
+    assert guest.stats.losses == 1, "silent, it is lost like any other"
+
+
+def test_ten_seconds_of_flood_in_a_row_are_a_problem(guest):
+    """Ten such seconds in a row are a problem of that name in the status."""
+    flood(guest, 9)
+    assert not guest.instance.flooding
+    flood(guest, 2)
+    assert guest.instance.flooding
+    assert guest.instance.for_operator()["flooding"] is True
+    guest.advance(2)
+    assert not guest.instance.flooding
+    flood(guest, 9)
+    assert not guest.instance.flooding, "not in a row"
+
+
+def test_what_was_read_of_a_flood_ends_with_its_channel(guest):
+    """Nothing of an earlier connection is handled on the next one."""
+    guest.instance.received(as_line({"version": 2}) * 40)
+    guest.instance.disconnected()
+    guest.out()
+    guest.advance(60)
+    assert "nack" not in guest.out()
 
 
 def test_log_msg_that_is_not_escaped(guest):

@@ -13,7 +13,7 @@ import pytest
 from guestmtce.core.server import connect, heartbeat, vote
 from guestmtce.core.server.connect import ConnectState
 from guestmtce.core.server.heartbeat import HeartbeatState
-from guestmtce.core.server.machine import Attempt, Machine, Row, TimerName
+from guestmtce.core.server.machine import Attempt, Machine, Row, Symbol, TimerName, belong
 from guestmtce.core.server.vote import VoteState
 from guestmtce.core.shared.vocabulary import Event, Notification
 from tests.documents import as_markdown
@@ -216,7 +216,7 @@ def test_an_ask_may_come_at_any_time():
             rig.check()
 
 
-class Light(Enum):
+class Light(Symbol):
     """States of a machine that is only a test's."""
 
     RED = "red"
@@ -224,7 +224,7 @@ class Light(Enum):
     GREEN = "green"
 
 
-class Turn(Enum):
+class Turn(Symbol):
     NEXT = "next"
     AGAIN = "again"
 
@@ -242,13 +242,18 @@ def test_leaving_a_state_cancels_its_timer():
         (Light.RED, Turn.AGAIN): Row(Light.RED, nothing),
         (Light.AMBER, Turn.NEXT): Row(Light.GREEN, nothing),
     }
-    timers = {Light.RED: TimerName.VOTE, Light.AMBER: TimerName.VOTE, Light.GREEN: TimerName.IDLE}
-    light = Machine(Light.RED, table, timers, rig.worker, rig.port)
+    timers = {
+        Light.RED: (TimerName.VOTE, TimerName.TICK),
+        Light.AMBER: (TimerName.VOTE,),
+        Light.GREEN: (TimerName.IDLE,),
+    }
+    light = Machine(Light.RED, belong(table, timers), rig.worker, rig.port)
     rig.port.start_timer(TimerName.VOTE, 1)
+    rig.port.start_timer(TimerName.TICK, 1)
     light.step(Turn.AGAIN, 1)
     light.step(Turn.NEXT, 2)
     assert light.state is Light.AMBER
-    assert rig.left(TimerName.VOTE) == 1
+    assert rig.port.timers.keys() == {TimerName.VOTE}
     light.step(Turn.AGAIN, 3)
     light.step(Turn.NEXT, 4)
     assert rig.left(TimerName.VOTE) is None

@@ -78,6 +78,7 @@ def test_an_operator_sees_each_term_under_the_guest_s_own_name():
         "suspend_notice_secs": 7,
         "resume_notice_secs": 14,
         "restart_secs": 5,
+        "flooding": False,
         "misses": 0,
         "failures": 0,
         "ill": False,

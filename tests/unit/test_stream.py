@@ -420,18 +420,20 @@ def test_a_failure_leaves_no_descriptor_open(tmp_path):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_paused_stream_reads_later(peers):
-    """Nothing is lost by a pause; it is just not read before."""
-    peers.stream.pause(0.5)
+def test_a_stream_that_is_not_read_has_it_later(peers):
+    """Nothing is lost; it is just not read before."""
+    peers.stream.read(False)
     peers.far.sendall(b"later")
     peers.loop.advance(0.4)
     assert not peers.data
+    peers.stream.read(True)
     peers.loop.advance(0.2)
     assert peers.data == [b"later"]
 
 
-def test_a_stream_closed_in_its_pause_stays_closed(peers):
-    peers.stream.pause(0.5)
+def test_a_closed_stream_is_not_read_again(peers):
+    peers.stream.read(False)
     peers.stream.close()
+    peers.stream.read(True)
     peers.loop.advance(1)
     assert peers.stream.closed

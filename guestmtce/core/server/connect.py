@@ -17,12 +17,12 @@ What depends on what a connection did becomes an input of its own before the loo
 
 from __future__ import annotations
 
-from enum import Enum
+from collections import deque
 
 from guestmtce.core.server import heartbeat
 from guestmtce.core.server.guest_protocol import Framer
 from guestmtce.core.server.heartbeat import Heartbeat
-from guestmtce.core.server.machine import Attempt, Machine, Row, TimerName
+from guestmtce.core.server.machine import Attempt, Machine, Row, Symbol, TimerName, belong
 from guestmtce.core.shared.history import What
 
 # Attempts are 1 s, then 2, 4, ... 60 s apart. One more comes early in the first second: QEMU
@@ -34,7 +34,7 @@ IDLE_SECS = 120.0
 SUSPENDED_SECS = 10.0
 
 
-class ConnectState(Enum):
+class ConnectState(Symbol):
     """Where an instance's channel stands."""
 
     ABSENT = "absent"  # no socket file
@@ -42,7 +42,7 @@ class ConnectState(Enum):
     CONNECTED = "connected"
 
 
-class Input(Enum):
+class Input(Symbol):
     """What can happen to a channel, guards already decided."""
 
     FOUND = "file found"
@@ -72,7 +72,7 @@ class Connection(Machine[ConnectState]):
 
     `provisioned` says that ADD_INST or MOD_INST named the instance, so that it outlives its
     socket file; `failures` counts the attempts in a row that came to nothing; `framer` has
-    what came of a message so far.
+    what came of a message so far, `unhandled` what was read and waits for its turn.
     """
 
     __slots__ = (
@@ -83,13 +83,15 @@ class Connection(Machine[ConnectState]):
         "failures",
         "framer",
         "provisioned",
+        "unhandled",
     )
 
     def __init__(self, heartbeat: Heartbeat) -> None:
-        super().__init__(ConnectState.ABSENT, TABLE, TIMERS, heartbeat.worker, heartbeat.port)
+        super().__init__(ConnectState.ABSENT, TABLE, heartbeat.worker, heartbeat.port)
         self.provisioned = False
         self.failures = 0
         self.framer = Framer()
+        self.unhandled: deque[bytes | None] = deque()
         self._heartbeat = heartbeat
         self._closed_at = float("-inf")
         # When this connection was opened, or last brought a valid message.
@@ -149,6 +151,7 @@ class Connection(Machine[ConnectState]):
         """The channel is closed, by whomever: the heartbeat ends with it."""
         self._closed_at = self.worker.clock()
         self._heartbeat.memory.add(What.CLOSED)
+        self.unhandled.clear()
         self.port.disconnect()
         self._heartbeat.step(heartbeat.Input.DISCONNECTED)
 
@@ -194,32 +197,39 @@ _ABSENT = ConnectState.ABSENT
 _WAITING = ConnectState.WAITING
 _CONNECTED = ConnectState.CONNECTED
 
-TIMERS = {_WAITING: TimerName.CONNECT, _CONNECTED: TimerName.IDLE}
-
-TABLE: dict[tuple[ConnectState, Input], Row[ConnectState]] = {
-    (_ABSENT, Input.FOUND): Row(_WAITING, Connection._attempt_afresh),
-    (_ABSENT, Input.CHANGED): Row(_WAITING, Connection._attempt_afresh),
-    (_ABSENT, Input.REPLACED): Row(_WAITING, Connection._attempt_afresh),
-    (_ABSENT, Input.WANTED): Row(_WAITING, Connection._attempt_afresh),
-    (_ABSENT, Input.GONE): Row(_ABSENT, Connection._lose_file),
-    (_WAITING, Input.FOUND): Row(_WAITING, Connection._attempt_afresh),
-    (_WAITING, Input.CHANGED): Row(_WAITING, Connection._attempt_afresh),
-    (_WAITING, Input.REPLACED): Row(_WAITING, Connection._attempt_afresh),
-    (_WAITING, Input.WANTED): Row(_WAITING, Connection._attempt_afresh),
-    (_WAITING, Input.RETRY): Row(_WAITING, Connection._attempt),
-    (_WAITING, Input.OPENED): Row(_CONNECTED, Connection._open),
-    (_WAITING, Input.REFUSED): Row(_WAITING, Connection._back_off),
-    (_WAITING, Input.GONE): Row(_ABSENT, Connection._lose_file),
-    (_WAITING, Input.SUSPENDED): Row(_WAITING, Connection._rest),
-    (_WAITING, Input.DELETED): Row(_ABSENT, Connection._end_waiting),
-    (_CONNECTED, Input.REPLACED): Row(_WAITING, Connection._come_back),
-    (_CONNECTED, Input.CLOSED): Row(_WAITING, Connection._come_back),
-    (_CONNECTED, Input.CLOSED_UNUSED): Row(_WAITING, Connection._come_back_later),
-    (_CONNECTED, Input.IDLE): Row(_WAITING, Connection._come_back),
-    (_CONNECTED, Input.GONE): Row(_ABSENT, Connection._lose_channel),
-    (_CONNECTED, Input.SUSPENDED): Row(_WAITING, Connection._hang_up_and_rest),
-    (_CONNECTED, Input.DELETED): Row(_ABSENT, Connection._end),
+TIMERS: dict[ConnectState, tuple[TimerName, ...]] = {
+    _ABSENT: (),
+    _WAITING: (TimerName.CONNECT,),
+    _CONNECTED: (TimerName.IDLE, TimerName.READ),
 }
+
+TABLE = belong(
+    {
+        (_ABSENT, Input.FOUND): Row(_WAITING, Connection._attempt_afresh),
+        (_ABSENT, Input.CHANGED): Row(_WAITING, Connection._attempt_afresh),
+        (_ABSENT, Input.REPLACED): Row(_WAITING, Connection._attempt_afresh),
+        (_ABSENT, Input.WANTED): Row(_WAITING, Connection._attempt_afresh),
+        (_ABSENT, Input.GONE): Row(_ABSENT, Connection._lose_file),
+        (_WAITING, Input.FOUND): Row(_WAITING, Connection._attempt_afresh),
+        (_WAITING, Input.CHANGED): Row(_WAITING, Connection._attempt_afresh),
+        (_WAITING, Input.REPLACED): Row(_WAITING, Connection._attempt_afresh),
+        (_WAITING, Input.WANTED): Row(_WAITING, Connection._attempt_afresh),
+        (_WAITING, Input.RETRY): Row(_WAITING, Connection._attempt),
+        (_WAITING, Input.OPENED): Row(_CONNECTED, Connection._open),
+        (_WAITING, Input.REFUSED): Row(_WAITING, Connection._back_off),
+        (_WAITING, Input.GONE): Row(_ABSENT, Connection._lose_file),
+        (_WAITING, Input.SUSPENDED): Row(_WAITING, Connection._rest),
+        (_WAITING, Input.DELETED): Row(_ABSENT, Connection._end_waiting),
+        (_CONNECTED, Input.REPLACED): Row(_WAITING, Connection._come_back),
+        (_CONNECTED, Input.CLOSED): Row(_WAITING, Connection._come_back),
+        (_CONNECTED, Input.CLOSED_UNUSED): Row(_WAITING, Connection._come_back_later),
+        (_CONNECTED, Input.IDLE): Row(_WAITING, Connection._come_back),
+        (_CONNECTED, Input.GONE): Row(_ABSENT, Connection._lose_channel),
+        (_CONNECTED, Input.SUSPENDED): Row(_WAITING, Connection._hang_up_and_rest),
+        (_CONNECTED, Input.DELETED): Row(_ABSENT, Connection._end),
+    },
+    TIMERS,
+)
 
 # Only an attempt is opened or refused, only a connection is closed or idle; without a file
 # there is nothing to end or to retry, and while connected no news of the file matters.

@@ -25,7 +25,6 @@ from guestmtce.core.shared.vocabulary import (
 
 VERSION = 3
 MESSAGE_LIMIT = 1056
-MESSAGES_PER_SECOND = 500
 NAME_LIMIT = 64
 LOG_MSG_LIMIT = 224
 CHALLENGE_LIMIT = 2**31

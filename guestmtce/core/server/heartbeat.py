@@ -14,10 +14,11 @@ says `init` again, which a live client does by itself when it hears no challenge
 *Heartbeating* is what guestAgent is told: RUNNING with the first healthy answer (and again when
 the terms change), STOPPED when the cycle ends. An unhealthy answer proves life all the same.
 
-Four silences must not be confused:
+Five silences must not be confused:
   * the guest's: it had its time and did not answer. Miss, miss, loss.
   * ours: the timer rang late by half an interval, so this host or process stood still. What the
     guest said meanwhile may be lost; nothing is counted, the challenge is sent anew.
+  * one that we chose: a guest that floods is not read for a while (`flow`). Nothing is counted.
   * an expected one: a pause or suspend has ended, so the guest cannot answer until a post-event
     notification says that it is back, or reporting is switched on again, or it has answered for
     a minute after all. Heartbeating stands for a grace period, then STOPPED; never a loss.
@@ -30,11 +31,10 @@ before the look-up in `TABLE`.
 from __future__ import annotations
 
 from collections import deque
-from enum import Enum
 
 from guestmtce.core.server.alarms import Alarm, Alarms
 from guestmtce.core.server.guest_protocol import ChallengeResponse, Exit, Init, Terms, Writer
-from guestmtce.core.server.machine import Handler, Machine, Port, Row, TimerName
+from guestmtce.core.server.machine import Handler, Machine, Port, Row, Symbol, TimerName, belong
 from guestmtce.core.server.memory import Memory
 from guestmtce.core.server.worker import Worker
 from guestmtce.core.shared.history import What
@@ -50,7 +50,7 @@ ANSWERED_SECS = 60.0
 _NO_ACTION = frozenset({CorrectiveAction.NONE, CorrectiveAction.UNKNOWN})
 
 
-class HeartbeatState(Enum):
+class HeartbeatState(Symbol):
     """Where the challenge cycle of an instance stands."""
 
     WAITING_INIT = "waiting_init"
@@ -58,7 +58,7 @@ class HeartbeatState(Enum):
     WAITING_CHALLENGE = "waiting_challenge"
 
 
-class Input(Enum):
+class Input(Symbol):
     """What can happen to a heartbeat, guards already decided."""
 
     INIT = "init"
@@ -68,6 +68,7 @@ class Input(Enum):
     WRONG = "response to no challenge"
     INTERVAL_OVER = "interval over"
     STALLED = "interval over, noticed late"
+    UNREAD = "interval over, not all of it read"
     MISS = "interval over, within the threshold"
     LOSS = "interval over, beyond the threshold"
     EXPECTED_SILENCE = "interval over, beyond the threshold, silence expected"
@@ -91,7 +92,8 @@ class Heartbeat(Machine[HeartbeatState]):
     losses. `expecting_silence`: after pause and suspend the guest's silence is no fault.
     `ill` says that its last answer was unhealthy, and `reason` what the guest gave as the
     reason, of that or of its exit; `heard_at` is when it last answered, or said init (seconds
-    of the worker's clock, -inf: never). `memory` is for people: nothing here depends on it.
+    of the worker's clock, -inf: never). `unread_until` is until when we chose not to read it.
+    `memory` is for people: nothing here depends on it.
     """
 
     __slots__ = (
@@ -110,6 +112,7 @@ class Heartbeat(Machine[HeartbeatState]):
         "reason",
         "reporting",
         "terms",
+        "unread_until",
         "uuid",
         "writer",
     )
@@ -117,7 +120,7 @@ class Heartbeat(Machine[HeartbeatState]):
     def __init__(
         self, uuid: str, worker: Worker, port: Port, writer: Writer, memory: Memory
     ) -> None:
-        super().__init__(HeartbeatState.WAITING_INIT, TABLE, TIMERS, worker, port)
+        super().__init__(HeartbeatState.WAITING_INIT, TABLE, worker, port)
         self.uuid = uuid
         self.writer = writer
         self.memory = memory
@@ -137,6 +140,7 @@ class Heartbeat(Machine[HeartbeatState]):
         self.ill = False
         self.reason = ""
         self.heard_at = float("-inf")
+        self.unread_until = float("-inf")
 
     @property
     def heartbeating(self) -> bool:
@@ -169,6 +173,8 @@ class Heartbeat(Machine[HeartbeatState]):
             return Input.STALLED
         if self.state is not HeartbeatState.WAITING_RESPONSE:
             return Input.INTERVAL_OVER
+        if self.unread_until > self._challenge_sent_at:
+            return Input.UNREAD
         if not self.reporting:
             return Input.UNREPORTED_SILENCE
         if self.misses < self.worker.settings.hbs_failure_threshold:
@@ -300,6 +306,11 @@ class Heartbeat(Machine[HeartbeatState]):
         self.port.stalled(late)
         self._challenge()
 
+    def _excuse(self, _argument: object) -> None:
+        """We chose not to read all that the guest said: its answer may be in what is left."""
+        self._answered_since = None
+        self._challenge()
+
     def _miss(self, _argument: object) -> None:
         self._count_miss()
         most = self.worker.settings.hbs_failure_threshold + 1
@@ -410,9 +421,9 @@ _RESPONSE = HeartbeatState.WAITING_RESPONSE
 _CHALLENGE = HeartbeatState.WAITING_CHALLENGE
 
 TIMERS = {
-    _INIT: TimerName.GRACE,
-    _RESPONSE: TimerName.TICK,
-    _CHALLENGE: TimerName.TICK,
+    _INIT: (TimerName.GRACE,),
+    _RESPONSE: (TimerName.TICK,),
+    _CHALLENGE: (TimerName.TICK,),
 }
 
 # What ends the cycle from wherever it stands.
@@ -425,29 +436,33 @@ _ENDS: dict[Input, Handler] = {
     Input.DELETED: Heartbeat._end,
 }
 
-TABLE: dict[tuple[HeartbeatState, Input], Row[HeartbeatState]] = {
-    (_INIT, Input.INIT): Row(_RESPONSE, Heartbeat._start_over),
-    (_INIT, Input.GRACE_OVER): Row(_INIT, Heartbeat._stop),
-    (_RESPONSE, Input.INIT): Row(_RESPONSE, Heartbeat._start_over),
-    (_RESPONSE, Input.HEALTHY): Row(_CHALLENGE, Heartbeat._beat),
-    (_RESPONSE, Input.UNHEALTHY): Row(_CHALLENGE, Heartbeat._fall_ill),
-    (_RESPONSE, Input.LATE): Row(_RESPONSE, Heartbeat._count_late),
-    (_RESPONSE, Input.WRONG): Row(_RESPONSE, Heartbeat._count_wrong),
-    (_RESPONSE, Input.STALLED): Row(_RESPONSE, Heartbeat._forgive),
-    (_RESPONSE, Input.MISS): Row(_RESPONSE, Heartbeat._miss),
-    (_RESPONSE, Input.LOSS): Row(_INIT, Heartbeat._lose),
-    (_RESPONSE, Input.EXPECTED_SILENCE): Row(_INIT, Heartbeat._fall_silent),
-    (_RESPONSE, Input.UNREPORTED_SILENCE): Row(_INIT, Heartbeat._stop),
-    (_CHALLENGE, Input.INIT): Row(_RESPONSE, Heartbeat._start_over),
-    (_CHALLENGE, Input.INTERVAL_OVER): Row(_RESPONSE, Heartbeat._challenge),
-    (_CHALLENGE, Input.STALLED): Row(_RESPONSE, Heartbeat._forgive),
-    **{(state, end): Row(_INIT, _ENDS[end]) for state in HeartbeatState for end in _ENDS},
-    **{(state, Input.RESUMED): Row(state, Heartbeat._resume) for state in HeartbeatState},
-    **{(state, Input.REPORTING_ON): Row(state, Heartbeat._resume) for state in HeartbeatState},
-}
+TABLE = belong(
+    {
+        (_INIT, Input.INIT): Row(_RESPONSE, Heartbeat._start_over),
+        (_INIT, Input.GRACE_OVER): Row(_INIT, Heartbeat._stop),
+        (_RESPONSE, Input.INIT): Row(_RESPONSE, Heartbeat._start_over),
+        (_RESPONSE, Input.HEALTHY): Row(_CHALLENGE, Heartbeat._beat),
+        (_RESPONSE, Input.UNHEALTHY): Row(_CHALLENGE, Heartbeat._fall_ill),
+        (_RESPONSE, Input.LATE): Row(_RESPONSE, Heartbeat._count_late),
+        (_RESPONSE, Input.WRONG): Row(_RESPONSE, Heartbeat._count_wrong),
+        (_RESPONSE, Input.STALLED): Row(_RESPONSE, Heartbeat._forgive),
+        (_RESPONSE, Input.UNREAD): Row(_RESPONSE, Heartbeat._excuse),
+        (_RESPONSE, Input.MISS): Row(_RESPONSE, Heartbeat._miss),
+        (_RESPONSE, Input.LOSS): Row(_INIT, Heartbeat._lose),
+        (_RESPONSE, Input.EXPECTED_SILENCE): Row(_INIT, Heartbeat._fall_silent),
+        (_RESPONSE, Input.UNREPORTED_SILENCE): Row(_INIT, Heartbeat._stop),
+        (_CHALLENGE, Input.INIT): Row(_RESPONSE, Heartbeat._start_over),
+        (_CHALLENGE, Input.INTERVAL_OVER): Row(_RESPONSE, Heartbeat._challenge),
+        (_CHALLENGE, Input.STALLED): Row(_RESPONSE, Heartbeat._forgive),
+        **{(state, end): Row(_INIT, _ENDS[end]) for state in HeartbeatState for end in _ENDS},
+        **{(state, Input.RESUMED): Row(state, Heartbeat._resume) for state in HeartbeatState},
+        **{(state, Input.REPORTING_ON): Row(state, Heartbeat._resume) for state in HeartbeatState},
+    },
+    TIMERS,
+)
 
 _ANSWERS = (Input.HEALTHY, Input.UNHEALTHY, Input.LATE, Input.WRONG)
-_SILENCES = (Input.MISS, Input.LOSS, Input.EXPECTED_SILENCE, Input.UNREPORTED_SILENCE)
+_SILENCES = (Input.UNREAD, Input.MISS, Input.LOSS, Input.EXPECTED_SILENCE, Input.UNREPORTED_SILENCE)
 
 # What means nothing in a state: before an init there is no challenge to answer or to miss,
 # after an answer there is none to answer again, and grace is for waiting_init alone.

@@ -12,12 +12,11 @@ from typing import Any
 
 from guestmtce.core.server import connect, guest_protocol, heartbeat, vote
 from guestmtce.core.server.connect import Connection, ConnectState
+from guestmtce.core.server.flow import MESSAGES_AT_ONCE, Flow
 from guestmtce.core.server.guest_protocol import (
-    MESSAGES_PER_SECOND,
     ActionResponse,
     ChallengeResponse,
     Exit,
-    GuestMessage,
     Init,
     Writer,
 )
@@ -29,7 +28,6 @@ from guestmtce.core.server.worker import Worker
 from guestmtce.core.shared.condition import Condition, Diagnosis
 from guestmtce.core.shared.errors import ProtocolError
 from guestmtce.core.shared.history import What
-from guestmtce.core.shared.limits import RateLimit
 from guestmtce.core.shared.mtc_message import InstanceInformation
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Event, Notification
@@ -39,8 +37,8 @@ class Instance:
     """One instance. Every public method is an input or a view; none of them raises."""
 
     __slots__ = (
+        "_flow",
         "_port",
-        "_rate",
         "_worker",
         "_writer",
         "connection",
@@ -59,7 +57,7 @@ class Instance:
         self.heartbeat = Heartbeat(uuid, worker, port, self._writer, self.memory)
         self.connection = Connection(self.heartbeat)
         self.vote = Vote(self.heartbeat, self.connection)
-        self._rate = RateLimit(MESSAGES_PER_SECOND)
+        self._flow = Flow()
 
     def file_found(self) -> None:
         """The socket file appeared, or a scan sees one that was not known."""
@@ -85,32 +83,60 @@ class Instance:
 
     @property
     def flooding(self) -> bool:
-        """True while the guest is over MESSAGES_PER_SECOND: the caller should pause reading."""
-        return self._rate.excess > 0
+        """True for a guest that is over its share for FLOODING_SECS in a row."""
+        return self._flow.is_flooding(self._worker.clock())
 
     def received(self, data: bytes) -> None:
-        """Bytes came from the guest, split anywhere."""
-        clock = self._worker.clock
-        for line in self.connection.framer.feed(data):
-            if not self.connection.connected:
-                return  # an earlier message ended the connection
-            if not self._rate.allows(clock()):
-                self._refuse(ProtocolError("rate"), line or b"")
-            elif line is None:
+        """Bytes came from the guest, split anywhere; what is too much at once is handled later."""
+        connection = self.connection
+        if not connection.connected:
+            return
+        lines = connection.framer.feed(data)
+        connection.unhandled.extend(lines)
+        # A guest writes a newline before and after each message; more of them count as well.
+        self._handle(max(0, data.count(b"\n") // 2 - len(lines)), len(data))
+
+    def _handle(self, empty: int = 0, size: int = 0) -> bool:
+        """Handle what was read, as far as this wake-up goes; True if we may go on reading.
+
+        `empty` lines and `size` bytes have just been read.
+        """
+        unhandled = self.connection.unhandled
+        handled = 0
+        # A message may end the connection, and with it what came after it.
+        while unhandled and handled < MESSAGES_AT_ONCE:
+            handled += 1
+            line = unhandled.popleft()
+            if line is None:
                 self._refuse(ProtocolError("too_long"), b"")
             else:
                 self._receive_line(line)
+        if not self.connection.connected:
+            return False
+        now = self._worker.clock()
+        wait = self._flow.take(now, handled, empty, size)
+        if not wait:
+            return True
+        if self._flow.is_newly_over:
+            self._refuse(ProtocolError("rate"), b"")
+            if self._flow.seconds_over == 1:
+                self.memory.add(What.REFUSED, "more than its share of a second")
+        self.heartbeat.unread_until = now + wait
+        self._port.read(False)
+        self._port.start_timer(TimerName.READ, wait)
+        return False
+
+    def _read_on(self) -> None:
+        """The guest has waited: handle what is left of what was read, then read again."""
+        if self._handle():
+            self._port.read(True)
 
     def _receive_line(self, line: bytes) -> None:
         try:
             message = guest_protocol.decode(line)
         except ProtocolError as error:
             self._refuse(error, line)
-        else:
-            self.message(message)
-
-    def message(self, message: GuestMessage) -> None:
-        """A valid message came from the guest."""
+            return
         self.connection.heard()
         _MESSAGES[type(message)](self, message)
 
@@ -167,6 +193,7 @@ class Instance:
             "suspend_notice_secs": timeouts.suspend,
             "resume_notice_secs": timeouts.resume,
             "restart_secs": timeouts.restart,
+            "flooding": self.flooding,
             "misses": beat.misses,
             "failures": beat.failures,
             "ill": beat.ill,
@@ -204,6 +231,8 @@ class Instance:
             return (Condition.STOPPED if has_stopped else Condition.BOOTING), ""
         if beat.ill:
             return Condition.ILL, printable(beat.reason)
+        if self.flooding:
+            return Condition.FLOODING, "read in part only"
         if beat.misses:
             return Condition.SILENT, f"{beat.misses} unanswered"
         return (Condition.OK if beat.heartbeating else Condition.BOOTING), ""
@@ -234,6 +263,7 @@ _SINCE = {
     Condition.BOOTING: (What.CONNECTED,),
     Condition.ILL: (What.ILL,),
     Condition.SILENT: (What.MISS,),
+    Condition.FLOODING: (What.REFUSED,),
     Condition.OK: (What.WELL, What.HEARTBEATING),
 }
 
@@ -249,6 +279,7 @@ _TIMERS: dict[TimerName, Callable[[Instance, float], None]] = {
     TimerName.GRACE: lambda instance, _late: instance.heartbeat.step(heartbeat.Input.GRACE_OVER),
     TimerName.VOTE: lambda instance, _late: instance.vote.step(vote.Input.TIMEOUT),
     TimerName.CONNECT: lambda instance, _late: instance.connection.step(connect.Input.RETRY),
+    TimerName.READ: lambda instance, _late: instance._read_on(),
     TimerName.ALARM: lambda instance, _late: instance.heartbeat.alarms.timer_rang(),
     TimerName.IDLE: lambda instance, _late: instance.connection.idle_timer(),
 }

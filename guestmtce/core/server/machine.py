@@ -7,7 +7,7 @@ out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -16,7 +16,13 @@ from guestmtce.core.shared.mtc_message import Record
 from guestmtce.core.shared.vocabulary import Command
 
 
-class TimerName(Enum):
+class Symbol(Enum):
+    """A word of a state table. Tables are looked up at each heartbeat: it hashes as an object."""
+
+    __hash__ = object.__hash__
+
+
+class TimerName(Symbol):
     """The timers of an instance; each runs at most once at a time."""
 
     TICK = "tick"  # the heartbeat interval
@@ -24,10 +30,11 @@ class TimerName(Enum):
     VOTE = "vote"  # the open vote or notify
     CONNECT = "connect"  # the next attempt to connect
     IDLE = "idle"  # a connection that nothing comes through
+    READ = "read"  # a guest that says too much waits so long
     ALARM = "alarm"  # a loss or illness that came too early to be told
 
 
-class Attempt(Enum):
+class Attempt(Symbol):
     """What came of trying the socket file; connecting to a UNIX socket ends at once."""
 
     OPENED = "opened"
@@ -40,6 +47,9 @@ class Port(Protocol):
 
     def send(self, data: bytes, *, droppable: bool = False) -> object:
         """Queue a whole message for the guest; a challenge may be dropped for want of room."""
+
+    def read(self, wanted: bool) -> object:
+        """Read from the channel, or let the guest wait."""
 
     def connect(self) -> Attempt:
         """Try the instance's socket file."""
@@ -69,53 +79,58 @@ class Port(Protocol):
         """Tell the operator, once per episode, that this host was `late` seconds behind."""
 
 
-S = TypeVar("S", bound=Enum)
+S = TypeVar("S", bound=Symbol)
+E = TypeVar("E", bound=Symbol)
 # A method of the machine, which takes the argument of the input.
 Handler = Callable[[Any, Any], object]
 
 
 class Row(Generic[S]):
-    """One row of a state table: the state to go to, and what to do there."""
+    """One row of a state table: the state to go to, and what to do there.
 
-    __slots__ = ("handler", "next_state")
+    `stops` are the timers that may not run in that state; `belong` fills it in.
+    """
+
+    __slots__ = ("handler", "next_state", "stops")
 
     def __init__(self, next_state: S, handler: Handler) -> None:
         self.next_state = next_state
         self.handler = handler
+        self.stops: tuple[TimerName, ...] = ()
+
+
+def belong(
+    table: Mapping[tuple[S, E], Row[S]], timers: Mapping[S, Collection[TimerName]]
+) -> Mapping[tuple[S, E], Row[S]]:
+    """Return `table`, each row with the timers to stop: those of the state that it leaves.
+
+    `timers` names the timers that may run in each state, so that no handler has to think of
+    those that may not.
+    """
+    for (state, _event), row in table.items():
+        row.stops = tuple(name for name in timers[state] if name not in timers[row.next_state])
+    return table
 
 
 class Machine(Generic[S]):
-    """A state, the table that changes it, and the timer of each state.
+    """A state, and the table that changes it."""
 
-    `timers` names the timer that may run in a state. It is cancelled when a state is entered
-    in which it may not run, so no handler has to think of it.
-    """
-
-    __slots__ = ("_table", "_timers", "port", "state", "worker")
+    __slots__ = ("_table", "port", "state", "worker")
 
     def __init__(
-        self,
-        state: S,
-        table: Mapping[tuple[S, Any], Row[S]],
-        timers: Mapping[S, TimerName],
-        worker: Worker,
-        port: Port,
+        self, state: S, table: Mapping[tuple[S, Any], Row[S]], worker: Worker, port: Port
     ) -> None:
         self.state = state
         self.worker = worker
         self.port = port
         self._table = table
-        self._timers = timers
 
-    def step(self, event: Enum, argument: object = None) -> None:
+    def step(self, event: Symbol, argument: object = None) -> None:
         """Apply one input; one without a row in this state is ignored (its module's IGNORED)."""
-        state = self.state
-        row = self._table.get((state, event))
+        row = self._table.get((self.state, event))
         if row is None:
             return
-        if row.next_state is not state:
-            self.state = row.next_state
-            timer = self._timers.get(state)
-            if timer is not None and timer is not self._timers.get(row.next_state):
-                self.port.cancel_timer(timer)
+        self.state = row.next_state
+        for timer in row.stops:
+            self.port.cancel_timer(timer)
         row.handler(self, argument)

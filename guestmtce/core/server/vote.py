@@ -18,14 +18,13 @@ is closed at once with consent, which is reported too.
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import NamedTuple
 
 from guestmtce.core.server import connect, heartbeat
 from guestmtce.core.server.connect import Connection
 from guestmtce.core.server.guest_protocol import ActionResponse
 from guestmtce.core.server.heartbeat import Heartbeat
-from guestmtce.core.server.machine import Machine, Row, TimerName
+from guestmtce.core.server.machine import Machine, Row, Symbol, TimerName, belong
 from guestmtce.core.shared.history import What
 from guestmtce.core.shared.mtc_message import VoteAnswer
 from guestmtce.core.shared.text import printable
@@ -51,7 +50,7 @@ _CONSENT = {
 }
 
 
-class VoteState(Enum):
+class VoteState(Symbol):
     """Where the ask of an instance stands."""
 
     NONE = "none"
@@ -59,7 +58,7 @@ class VoteState(Enum):
     HELD = "held"  # a post-event notification waits for the guest to come back
 
 
-class Input(Enum):
+class Input(Symbol):
     """What can happen to an ask, guards already decided."""
 
     ASK = "asked"
@@ -97,7 +96,7 @@ class Vote(Machine[VoteState]):
     _ask: OpenAsk
 
     def __init__(self, heartbeat: Heartbeat, connection: Connection) -> None:
-        super().__init__(VoteState.NONE, TABLE, TIMERS, heartbeat.worker, heartbeat.port)
+        super().__init__(VoteState.NONE, TABLE, heartbeat.worker, heartbeat.port)
         self._heartbeat = heartbeat
         self._connection = connection
         self.last_answer = ""
@@ -220,28 +219,31 @@ _NONE = VoteState.NONE
 _PENDING = VoteState.PENDING
 _HELD = VoteState.HELD
 
-TIMERS = {_PENDING: TimerName.VOTE, _HELD: TimerName.VOTE}
+TIMERS = {_NONE: (), _PENDING: (TimerName.VOTE,), _HELD: (TimerName.VOTE,)}
 
-TABLE: dict[tuple[VoteState, Input], Row[VoteState]] = {
-    (_NONE, Input.ASK): Row(_PENDING, Vote._put),
-    (_NONE, Input.HOLD): Row(_HELD, Vote._hold),
-    (_NONE, Input.CLOSE): Row(_NONE, Vote._close_at_once),
-    (_NONE, Input.UNEXPECTED): Row(_NONE, Vote._drop),
-    (_PENDING, Input.ASK): Row(_PENDING, Vote._put),
-    (_PENDING, Input.HOLD): Row(_HELD, Vote._hold),
-    (_PENDING, Input.CLOSE): Row(_NONE, Vote._close_at_once),
-    (_PENDING, Input.RESPONSE): Row(_NONE, Vote._answer),
-    (_PENDING, Input.UNEXPECTED): Row(_PENDING, Vote._drop),
-    (_PENDING, Input.TIMEOUT): Row(_NONE, Vote._time_out),
-    (_PENDING, Input.DELETED): Row(_NONE, Vote._delete),
-    (_HELD, Input.ASK): Row(_PENDING, Vote._put),
-    (_HELD, Input.HOLD): Row(_HELD, Vote._hold),
-    (_HELD, Input.CLOSE): Row(_NONE, Vote._close_at_once),
-    (_HELD, Input.UNEXPECTED): Row(_HELD, Vote._drop),
-    (_HELD, Input.RELEASE): Row(_PENDING, Vote._send),
-    (_HELD, Input.TIMEOUT): Row(_NONE, Vote._time_out),
-    (_HELD, Input.DELETED): Row(_NONE, Vote._delete),
-}
+TABLE = belong(
+    {
+        (_NONE, Input.ASK): Row(_PENDING, Vote._put),
+        (_NONE, Input.HOLD): Row(_HELD, Vote._hold),
+        (_NONE, Input.CLOSE): Row(_NONE, Vote._close_at_once),
+        (_NONE, Input.UNEXPECTED): Row(_NONE, Vote._drop),
+        (_PENDING, Input.ASK): Row(_PENDING, Vote._put),
+        (_PENDING, Input.HOLD): Row(_HELD, Vote._hold),
+        (_PENDING, Input.CLOSE): Row(_NONE, Vote._close_at_once),
+        (_PENDING, Input.RESPONSE): Row(_NONE, Vote._answer),
+        (_PENDING, Input.UNEXPECTED): Row(_PENDING, Vote._drop),
+        (_PENDING, Input.TIMEOUT): Row(_NONE, Vote._time_out),
+        (_PENDING, Input.DELETED): Row(_NONE, Vote._delete),
+        (_HELD, Input.ASK): Row(_PENDING, Vote._put),
+        (_HELD, Input.HOLD): Row(_HELD, Vote._hold),
+        (_HELD, Input.CLOSE): Row(_NONE, Vote._close_at_once),
+        (_HELD, Input.UNEXPECTED): Row(_HELD, Vote._drop),
+        (_HELD, Input.RELEASE): Row(_PENDING, Vote._send),
+        (_HELD, Input.TIMEOUT): Row(_NONE, Vote._time_out),
+        (_HELD, Input.DELETED): Row(_NONE, Vote._delete),
+    },
+    TIMERS,
+)
 
 # Nothing is open, or what is open waits for something else.
 IGNORED = frozenset(
