@@ -114,8 +114,12 @@ install-client:
 	$(call put,0755,rpm/maintain.sh,/usr/lib/guest-client/maintain)
 	$(call put,0644,guest/guest-client.conf,/etc/guest-client/guest-client.conf)
 	$(call put,0644,guest/guest-client.service,$(UNIT_DIR)/guest-client.service)
-	$(call put,0755,guest/samples/event-script.sh,/usr/share/guest-client/event-script.sh)
-	$(call put,0755,guest/samples/health-script.sh,/usr/share/guest-client/health-script.sh)
+	$(call put,0644,guest/guest-client.logrotate,/etc/logrotate.d/guest-client)
+	$(call put,0644,guest/guest-client.8,/usr/share/man/man8/guest-client.8)
+	$(call put,0644,guest/hardened.conf,/usr/share/guest-client/hardened.conf)
+	$(call put,0755,guest/guest-client.openrc,/usr/share/guest-client/guest-client.openrc)
+	for sample in guest/samples/*.sh; do \
+	    $(call put,0755,"$$sample",/usr/share/guest-client/$${sample##*/}) || exit; done
 
 rpm: ## build/rpm/: RPMs of guestServer, guestAgent, what they share, and the guest client
 	rm -rf $(BUILD)/rpm $(BUILD)/rpmbuild

@@ -14,7 +14,7 @@
 #               anything else is an error: the action goes on
 # The first line on standard output is given to the platform as the reason. The script is killed
 # one second before the platform stops waiting (vote_secs and the *_notice_secs), and when
-# another event comes meanwhile. Its standard error goes where the client's does.
+# another event comes meanwhile. Lines on its standard error go to the client's log.
 
 # While this file exists the guest does not want to be disturbed; its first line says why.
 BUSY_FILE=${BUSY_FILE:-/run/guest-client/busy}

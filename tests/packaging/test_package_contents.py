@@ -20,6 +20,7 @@ PYTHON_FILES = {
     f"/usr/lib/mtce-guest/{path.relative_to(REPOSITORY)}": "0644"
     for path in (REPOSITORY / "guestmtce").rglob("*.py")
 }
+SAMPLES = list((REPOSITORY / "guest/samples").glob("*.sh"))
 UNITS = "/usr/lib/systemd/system"
 # "Modes: binaries and init scripts 0755, ini 0644."
 FILES = {
@@ -51,8 +52,11 @@ FILES = {
         "/usr/lib/guest-client/maintain": "0755",
         "/etc/init.d/guest-client": "0755",
         "/etc/guest-client/guest-client.conf": "0644",
-        "/usr/share/guest-client/event-script.sh": "0755",
-        "/usr/share/guest-client/health-script.sh": "0755",
+        "/etc/logrotate.d/guest-client": "0644",
+        "/usr/share/man/man8/guest-client.8": "0644",
+        "/usr/share/guest-client/hardened.conf": "0644",
+        "/usr/share/guest-client/guest-client.openrc": "0755",
+        **{f"/usr/share/guest-client/{path.name}": "0755" for path in SAMPLES},
         f"{UNITS}/guest-client.service": "0644",
     },
 }
@@ -60,7 +64,10 @@ CONFIGURATION = {
     "mtce-guest-common": set(),
     "mtce-guestServer": {"/etc/mtc/guestServer.ini", "/etc/logrotate.d/guestServer"},
     "mtce-guestAgent": {"/etc/mtc/guestAgent.ini", "/etc/logrotate.d/guestAgent"},
-    "mtce-guestClient": {"/etc/guest-client/guest-client.conf"},
+    "mtce-guestClient": {
+        "/etc/guest-client/guest-client.conf",
+        "/etc/logrotate.d/guest-client",
+    },
 }
 
 
