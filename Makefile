@@ -115,7 +115,6 @@ install-client:
 	$(call put,0644,guest/guest-client.conf,/etc/guest-client/guest-client.conf)
 	$(call put,0644,guest/guest-client.service,$(UNIT_DIR)/guest-client.service)
 	$(call put,0644,guest/guest-client.logrotate,/etc/logrotate.d/guest-client)
-	$(call put,0644,guest/guest-client.8,/usr/share/man/man8/guest-client.8)
 	$(call put,0644,guest/hardened.conf,/usr/share/guest-client/hardened.conf)
 	$(call put,0755,guest/guest-client.openrc,/usr/share/guest-client/guest-client.openrc)
 	for sample in guest/samples/*.sh; do \

@@ -53,7 +53,6 @@ FILES = {
         "/etc/init.d/guest-client": "0755",
         "/etc/guest-client/guest-client.conf": "0644",
         "/etc/logrotate.d/guest-client": "0644",
-        "/usr/share/man/man8/guest-client.8": "0644",
         "/usr/share/guest-client/hardened.conf": "0644",
         "/usr/share/guest-client/guest-client.openrc": "0755",
         **{f"/usr/share/guest-client/{path.name}": "0755" for path in SAMPLES},
