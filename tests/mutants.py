@@ -202,19 +202,25 @@ class Tests:
         return reached
 
 
-def run(tree: Path, files: list[Path]) -> bool:
-    """Return whether the tests pass in a copy of the tree."""
+def run(tree: Path, files: list[Path]) -> str:
+    """Run tests in a copy of the tree; return what pytest said if one failed, "" if none did."""
     names = [str(file.relative_to(ROOT)) for file in files]
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0"]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", *options, *names]
     try:
         done = subprocess.run(
-            command, cwd=tree, env=environment, capture_output=True, timeout=TEST_SECS, check=False
+            command,
+            cwd=tree,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TEST_SECS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+        return "too slow"
+    return done.stdout or done.stderr if done.returncode else ""
 
 
 def copy_to(tree: Path) -> None:
@@ -241,7 +247,7 @@ def judge(mutants: list[Mutant], workers: int, seconds: float) -> tuple[int, lis
             except queue.Empty:
                 return
             (tree / mutant.module).write_text(mutant.mutated, "utf-8")
-            if all(run(tree, portion) for portion in tests.of(mutant.module)):
+            if not any(run(tree, portion) for portion in tests.of(mutant.module)):
                 survivors.append(mutant)
                 print(f"survived: {mutant}", flush=True)
             (tree / mutant.module).write_text(mutant.source, "utf-8")
@@ -259,8 +265,8 @@ def judge(mutants: list[Mutant], workers: int, seconds: float) -> tuple[int, lis
     return len(judged), survivors
 
 
-def sound(modules: Iterable[Path]) -> bool:
-    """Return whether the tests of these modules pass as they are: else each mutant seems killed."""
+def complaint(modules: Iterable[Path]) -> str:
+    """Return what fails without any mutant, for each would seem killed by it."""
     tests = Tests()
     files = {file for module in modules for portion in tests.of(module) for file in portion}
     with tempfile.TemporaryDirectory(prefix="mtce-mutants-") as directory:
@@ -281,8 +287,9 @@ def main() -> int:
     modules = chosen.modules or sorted(
         path.relative_to(ROOT) for path in (ROOT / CORE).rglob("*.py") if path.name != "__init__.py"
     )
-    if not sound(modules):
-        print("the tests fail without any mutant; that has to be mended first")
+    failed = complaint(modules)
+    if failed:
+        print(f"{failed}\nthe tests fail without any mutant; that has to be mended first")
         return 1
     mutants = choose(modules, chosen.number, chosen.seed)
     judged, survivors = judge(mutants, chosen.workers, chosen.seconds)

@@ -8,7 +8,7 @@ from guestmtce.core.agent import vim_answers
 from guestmtce.core.agent.lanes import Kind
 from guestmtce.core.agent.schedule import PERIOD_SECS, START_SECS, Schedule
 from guestmtce.core.shared.vocabulary import Command
-from tests.unit.agent_support import HOST_0, UUID, CoreRig
+from tests.unit.agent_support import HOST_0, HOST_1, UUID, UUID_2, CoreRig
 
 QUERY = [("compute-0", "QRY_INST")]
 SERVICE = (UUID, Kind.SERVICE, None)
@@ -115,6 +115,18 @@ def test_an_instance_that_came_after_the_query_is_not_missed(ready):
     late = ready.agent.add_instance(UUID[:-1] + "9", ready.host(), True, ready.now)
     audit(ready)
     assert late.absences == 0
+
+
+def test_a_moved_instance_is_not_missed_for_its_old_host(ready):
+    """What the old host left out says nothing of the new one."""
+    ready.agent.add_instance(UUID_2, ready.host(), True, ready.now)
+    for _ in range(2):
+        audit(ready, answers=False)
+        ready.info(Command.QRY_INST, uuid=UUID_2)
+    audit(ready, answers=False)
+    assert ready.instance().absences == 2
+    ready.agent.move_instance(ready.instance(), ready.add_host("compute-1", HOST_1), True, 0.0)
+    assert ready.instance().absences == 0
 
 
 def test_one_answered_audit_in_between_starts_the_count_again(ready):

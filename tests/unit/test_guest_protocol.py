@@ -571,6 +571,15 @@ def test_framing_does_not_depend_on_the_split(stream, data):
     assert whole == expected
 
 
+def test_more_lines_at_once_than_anybody_sends():
+    """The last line of a long read is a tail all the same."""
+    lines = [b"%d" % number for number in range(1000)]
+    assert frames([b"\n".join(lines) + b"tail", b" and its end\n"]) == [
+        *lines[:-1],
+        b"999tail and its end",
+    ]
+
+
 def test_a_tail_that_never_ends_does_not_grow():
     """At most one message's worth is kept."""
     framer = Framer()
