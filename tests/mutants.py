@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 CORE = Path("guestmtce/core")
 # Processes, sockets in bulk, or texts: they say nothing of the core that others do not.
 SLOW = {"test_daemon", "test_guest_client", "test_documents", "test_layers"}
-COPIED = ("guestmtce", "tests", "guest", "bin", "etc", "bench", "docs")
+NOT_COPIED = (".*", "build", "__pycache__")
 TEST_SECS = 120.0
 REMOVE = "remove-statement"
 Range = tuple[tuple[int, int], tuple[int, int]]
@@ -202,7 +202,7 @@ class Tests:
         return reached
 
 
-def run(tree: Path, files: list[Path]) -> str:
+def run(tree: Path, files: list[Path], seconds: float = TEST_SECS) -> str:
     """Run tests in a copy of the tree; return what pytest said if one failed, "" if none did."""
     names = [str(file.relative_to(ROOT)) for file in files]
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0"]
@@ -215,7 +215,7 @@ def run(tree: Path, files: list[Path]) -> str:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=TEST_SECS,
+            timeout=seconds,
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -224,10 +224,8 @@ def run(tree: Path, files: list[Path]) -> str:
 
 
 def copy_to(tree: Path) -> None:
-    """Copy what the unit tests need."""
-    for top in COPIED:
-        shutil.copytree(ROOT / top, tree / top, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tree)
+    """Copy the repository, without what was made in it."""
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*NOT_COPIED))
 
 
 def judge(mutants: list[Mutant], workers: int, seconds: float) -> tuple[int, list[Mutant]]:
@@ -272,7 +270,7 @@ def complaint(modules: Iterable[Path]) -> str:
     with tempfile.TemporaryDirectory(prefix="mtce-mutants-") as directory:
         tree = Path(directory) / "tree"
         copy_to(tree)
-        return run(tree, sorted(files))
+        return run(tree, sorted(files), 10 * TEST_SECS)
 
 
 def main() -> int:
