@@ -24,6 +24,7 @@ from guestmtce.core.agent.inventory import Host
 from guestmtce.core.agent.vim_commands import parse_command
 from guestmtce.core.agent.vim_queue import Ended
 from guestmtce.core.shared import mtc_message
+from guestmtce.core.shared.history import Entry
 from guestmtce.core.shared.mtc_message import InstanceInformation, Record
 from guestmtce.core.shared.text import encode_json
 from guestmtce.core.shared.vocabulary import Command, CorrectiveAction, Timeouts
@@ -46,6 +47,12 @@ class Nowhere:
     def ask_mtc_agent(self) -> None:
         """Nobody to ask."""
 
+    def why(self, _uuid: str, _text: str) -> None:
+        """Nobody asks."""
+
+    def remember(self, _uuid: str, _entry: Entry) -> None:
+        """Nobody reads."""
+
     def warn(self, _text: str, *_args: object) -> None:
         """Nobody to warn."""
 
@@ -54,7 +61,7 @@ class Bench:
     """A core with `count` heartbeating instances, 50 on a host."""
 
     def __init__(self, count: int) -> None:
-        self.agent = Agent(Nowhere())
+        self.agent = Agent(Nowhere(), time.time)
         self.uuids = [f"8d80875b-fa73-4ccb-bce3-{number:012d}" for number in range(count)]
         for index, uuid in enumerate(self.uuids):
             number = index // INSTANCES_PER_HOST

@@ -7,23 +7,26 @@ mtcAgent and the VIM, none of which know one another.
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from guestmtce.agent.addresses import OwnAddresses
 from guestmtce.agent.http_api import HttpApi
 from guestmtce.agent.metrics import build_registry
 from guestmtce.agent.mtc_link import MtcLink
+from guestmtce.agent.problems import problems
 from guestmtce.agent.server_link import ServerLink
 from guestmtce.agent.vim_api import VimApi
 from guestmtce.core.agent import audit, events, mtc_commands
 from guestmtce.core.agent.agent import Agent
 from guestmtce.core.agent.bursts import BURST_SECS
 from guestmtce.core.agent.inventory import Host, count_heartbeating
-from guestmtce.core.agent.lanes import Kind
 from guestmtce.core.agent.schedule import Schedule
 from guestmtce.core.shared.errors import StartError
+from guestmtce.core.shared.history import Entry, Past
 from guestmtce.core.shared.limits import EveryNth
 from guestmtce.core.shared.mtc_message import MtcMessage, Record
 from guestmtce.core.shared.settings import AgentSettings, management_interface
@@ -32,32 +35,50 @@ from guestmtce.core.shared.vocabulary import Command, canonical_uuid
 from guestmtce.runtime import files
 from guestmtce.runtime.address import is_loopback
 from guestmtce.runtime.control import Handler
+from guestmtce.runtime.event_log import EventLog
 from guestmtce.runtime.hosts import HostsFile
 from guestmtce.runtime.http_server import HttpServer
+from guestmtce.runtime.interfaces import is_here
 from guestmtce.runtime.loop import Loop, Timers
 
 log = logging.getLogger(__name__)
 
 RESOLVE_SECS = 3.0
 RESOLVED_SECS = 60.0
+# How often is looked whether the floating address is on this host, and while it is not.
+LOOK_SECS = 3.0
+ABSENT_LOOK_SECS = 1.0
+EVENTS_FILE = "/var/log/mtce-guest/guestAgent.events.jsonl"
 _LOG_EVERY = 20
 
 
 class GuestAgent:
-    """The daemon on its loop. `root` prefixes every absolute path; `core` decides everything."""
+    """The daemon on its loop. `root` prefixes every absolute path; `core` decides everything.
 
-    def __init__(self, loop: Loop, settings: AgentSettings, hostname: str, root: str) -> None:
+    `is_here` returns whether an address is on one of this host's interfaces.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        settings: AgentSettings,
+        hostname: str,
+        root: str,
+        *,
+        is_here: Callable[[str], bool] = is_here,
+    ) -> None:
         self.settings = settings
         self.hostname = hostname
         self._loop = loop
+        self._is_here = is_here
         self._hosts = HostsFile(files.under(root, "/etc/hosts"))
         interface = management_interface(files.reader(root))
         self.own = OwnAddresses(settings, hostname, self._hosts, interface)
-        self.core = Agent(self, self._event_dropped)
+        self._events = EventLog(files.under(root, EVENTS_FILE))
+        past = Past(self._events.remembered())
+        self.core = Agent(self, time.time, settings.max_hosts, past)
         self.schedule = Schedule(loop.time())
-        self.server_link = ServerLink(
-            loop, settings, self.own, self.core.inventory, self._take_event
-        )
+        self.server_link = ServerLink(loop, settings, self.own, self.core, self._take_event)
         self.mtc_link = MtcLink(
             loop, settings, self.own, self._take_mtc_command, self._send_from_local
         )
@@ -73,10 +94,12 @@ class GuestAgent:
     def start(self) -> None:
         """Bind, ask mtcAgent for the hosts, begin the audit. Raises StartError."""
         self._listen()
+        self._events.open()
         self.server_link.receiver.open()
         self.mtc_link.receiver.open()
         self.core.ask_mtc_agent(self._loop.time())
         self._resolve()
+        self._look()
         self._settle()
 
     def stop(self, done: Callable[[], None]) -> None:
@@ -87,7 +110,11 @@ class GuestAgent:
             self._server.close()
         self.server_link.receiver.close()
         self.mtc_link.receiver.close()
-        self.vim_api.finish(done)
+        self.vim_api.finish(partial(self._stopped, done))
+
+    def _stopped(self, done: Callable[[], None]) -> None:
+        self._events.close()
+        done()
 
     def reload(self, settings: AgentSettings) -> None:
         """Go by these settings from now on (SIGHUP)."""
@@ -106,6 +133,14 @@ class GuestAgent:
         """Tell the operator (a port of the core)."""
         safe = (printable(arg) if isinstance(arg, str) else arg for arg in args)
         log.warning(text, *safe)
+
+    def why(self, uuid: str, text: str) -> None:
+        """Log what answers "why?" of an instance (a port of the core)."""
+        log.info("%s", printable(text), extra={"why": uuid})
+
+    def remember(self, uuid: str, entry: Entry) -> None:
+        """Pass on what an instance's history remembers (a port of the core)."""
+        self._events.add({"uuid": uuid, **entry.for_operator()})
 
     def _listen(self) -> None:
         name, port = self.settings.vim_cmd_address, self.settings.vim_cmd_port
@@ -135,6 +170,29 @@ class GuestAgent:
             if self._missing.hit(problem) is not None:
                 log.warning("%s; trying again every %d s", problem, RESOLVE_SECS)
         self._timers.start("resolve", RESOLVE_SECS if missing else RESOLVED_SECS, self._resolve)
+
+    def _look(self) -> None:
+        """Look whether the floating address is on this host, which makes us the active agent."""
+        floating = self.own.floating
+        there = self._is_there(floating)
+        was_active = self.core.presence.active
+        self.core.note_presence(there, self._loop.time())
+        if self.core.presence.active and not was_active:
+            self.schedule = Schedule(self._loop.time())
+            log.warning("the floating address %s is here again: active", floating)
+        elif was_active and not self.core.presence.active:
+            log.error("the floating address %s is not here: no longer active", floating)
+        self._timers.start("look", LOOK_SECS if there else ABSENT_LOOK_SECS, self._look)
+        self._settle()
+
+    def _is_there(self, floating: str | None) -> bool:
+        try:
+            return floating is None or self._is_here(floating)
+        except OSError as error:
+            # Out of descriptors, say. What was found the last time stands.
+            if self._missing.hit("interfaces") is not None:
+                log.warning("cannot look for %s: %s", floating, error)
+            return self.core.presence.absent_since is None
 
     def _missing_addresses(self) -> list[str]:
         """Return what keeps us from receiving on the floating or the local address."""
@@ -195,10 +253,6 @@ class GuestAgent:
                 audit.audit(self.core, host, now)
         self._settle()
 
-    def _event_dropped(self, key: str, kind: Kind, reason: str) -> None:
-        """Log an alarm or vote answer that was dropped undelivered."""
-        log.info("%s of %s is not told to the VIM: %s", kind.value, key, reason)
-
     def overruns(self) -> int:
         """Datagrams that the kernel dropped because we were too slow."""
         return self.server_link.receiver.overruns + self.mtc_link.receiver.overruns
@@ -206,8 +260,9 @@ class GuestAgent:
     def problems(self) -> list[str]:
         """Return what makes this daemon degraded."""
         found = self._missing_addresses()
-        if self.core.queue.suspect:
-            found.append("the VIM does not take requests")
+        found += problems(self.core, self.own.floating, self._loop.time())
+        if self._events.problem:
+            found.append(self._events.problem)
         return found
 
     def summary(self) -> dict[str, Any]:
@@ -216,6 +271,7 @@ class GuestAgent:
         return {
             "floating": self.own.floating,
             "local": self.own.local,
+            "active": self.core.presence.active,
             "hosts": len(inventory.hosts),
             "instances": len(inventory.instances),
             "heartbeating": count_heartbeating(inventory.instances.values()),
@@ -247,6 +303,7 @@ class GuestAgent:
             "instances": lambda _request: {"instances": self._list_instances()},
             "hosts": lambda _request: {"hosts": self._list_hosts()},
             "show": self._show,
+            "events": lambda _request: self._events.answer(),
         }
 
     def _list_hosts(self) -> list[dict[str, Any]]:
@@ -258,4 +315,10 @@ class GuestAgent:
     def _show(self, request: dict[str, Any]) -> dict[str, Any]:
         uuid = canonical_uuid(str(request.get("uuid"))) or ""
         instance = self.core.inventory.instances.get(uuid)
-        return {"instance": instance.for_operator()} if instance else {"error": "no such instance"}
+        if instance is not None:
+            history = instance.history.for_operator()
+            return {"instance": {**instance.for_operator(), "history": history}}
+        history = self.core.past.for_operator(uuid)
+        if not history:
+            return {"error": "no such instance"}
+        return {"instance": {"uuid": uuid, "history": history}}

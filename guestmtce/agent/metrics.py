@@ -23,6 +23,8 @@ def build_registry(loop: Loop, agent: GuestAgent) -> Registry:
     states = partial(_states, agent)
     add("gauge", "guestmtce_instances", "Instances by state.", states, ("state",))
     add("gauge", "guestmtce_hosts", "Hosts in the inventory.", lambda: len(inventory.hosts))
+    silent = "Hosts that answer no audit: the state of their instances is unknown."
+    add("gauge", "guestmtce_hosts_silent", silent, partial(_silent, agent))
     _add_datagrams(registry, agent)
     _add_vim(registry, agent)
     add("gauge", "guestmtce_loop_lag_seconds", "Lateness of the last timer.", lambda: loop.lag)
@@ -77,6 +79,10 @@ def _states(agent: GuestAgent) -> dict[tuple[str, ...], int]:
         ("heartbeating",): heartbeating,
         ("not_heartbeating",): len(instances) - heartbeating,
     }
+
+
+def _silent(agent: GuestAgent) -> int:
+    return sum(1 for host in agent.core.inventory.hosts.values() if host.silent)
 
 
 def _datagrams(agent: GuestAgent) -> dict[tuple[str, ...], int]:

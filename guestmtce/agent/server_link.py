@@ -10,7 +10,8 @@ import logging
 from collections.abc import Callable
 
 from guestmtce.agent.addresses import OwnAddresses, Receiver
-from guestmtce.core.agent.inventory import Host, Inventory
+from guestmtce.core.agent.agent import Agent
+from guestmtce.core.agent.inventory import Host
 from guestmtce.core.shared import mtc_message
 from guestmtce.core.shared.errors import PeerError
 from guestmtce.core.shared.mtc_message import MtcMessage, Record
@@ -35,13 +36,14 @@ class ServerLink:
         loop: Loop,
         settings: AgentSettings,
         own: OwnAddresses,
-        inventory: Inventory,
+        agent: Agent,
         on_event: Callable[[Host, MtcMessage], object],
     ) -> None:
         self.intake = Intake(log, "event")
         self._settings = settings
         self._own = own
-        self._inventory = inventory
+        self._loop = loop
+        self._agent = agent
         self._on_event = on_event
         self.receiver = Receiver(
             loop, lambda: [own.local, own.floating], settings.rx_port, self._on_datagram
@@ -90,8 +92,9 @@ class ServerLink:
     def _believe(self, message: MtcMessage, source: str) -> Host:
         """Return the host that the message is from; raises PeerError if it is not from there."""
         hostname = message.text("hostname")
-        host = self._inventory.host_named(hostname)
+        host = self._agent.inventory.host_named(hostname)
         if host is None:
+            self._agent.unknown_hosts.note(hostname, self._loop.time())
             raise PeerError("unknown_host")
         if source != self._address_of(host) and not (
             hostname == self._own.hostname and self._own.is_own(source)

@@ -327,6 +327,8 @@ class AgentRig(PeersRig):
 
     def __init__(self) -> None:
         super().__init__(SimulatedLoop(), Ports.free())
+        # Addresses that are on no interface of this host, as the agent is to see it.
+        self.away: set[str] = set()
         self._root = tempfile.TemporaryDirectory(prefix="mtce-agent-")
         (Path(self._root.name) / "etc").mkdir()
         self.write_hosts(HOSTS)
@@ -347,7 +349,13 @@ class AgentRig(PeersRig):
         (Path(self._root.name) / "etc/hosts").write_text("".join(lines))
 
     def build(self) -> GuestAgent:
-        return GuestAgent(self.loop, self.settings, "controller-0", self._root.name)
+        return GuestAgent(
+            self.loop,
+            self.settings,
+            "controller-0",
+            self._root.name,
+            is_here=lambda address: address not in self.away,
+        )
 
     def start(self) -> AgentRig:
         self.agent.start()

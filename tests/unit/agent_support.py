@@ -10,6 +10,7 @@ from guestmtce.core.agent.inventory import Host, Instance
 from guestmtce.core.agent.lanes import Kind
 from guestmtce.core.agent.vim_commands import CommandError, parse_command
 from guestmtce.core.agent.vim_queue import Delivery, Ended
+from guestmtce.core.shared.history import Entry
 from guestmtce.core.shared.mtc_message import MTC_SIGNATURE, MtcMessage, Record
 from guestmtce.core.shared.vocabulary import Command
 
@@ -36,12 +37,20 @@ class RecordingPort:
 
     def __init__(self) -> None:
         self.calls: list[tuple] = []
+        self.told_why: list[str] = []
+        self.remembered: list[tuple[str, Entry]] = []
 
     def send(self, host: Host, command: Command, record: Record) -> None:
         self.calls.append((host.hostname, command.name, *map(str, record.members().values())))
 
     def ask_mtc_agent(self) -> None:
         self.calls.append(("mtcAgent", "MONITOR_READY"))
+
+    def why(self, uuid: str, text: str) -> None:
+        self.told_why.append(text)
+
+    def remember(self, uuid: str, entry: Entry) -> None:
+        self.remembered.append((uuid, entry))
 
     def warn(self, text: str, *args: object) -> None:
         self.calls.append(("warning", text % args))
@@ -52,9 +61,9 @@ class CoreRig:
 
     def __init__(self) -> None:
         self.now = 100.0
+        self.wall = 1_700_000_000.0
         self.port = RecordingPort()
-        self.drops: list[tuple[str, Kind, str]] = []
-        self.agent = Agent(self.port, lambda *drop: self.drops.append(drop))
+        self.agent = Agent(self.port, lambda: self.wall)
 
     @property
     def queue(self):

@@ -159,7 +159,7 @@ def test_a_move_withdraws_alarms_and_answers(ready):
     ready.event(Command.HEARTBEAT_LOSS)
     ready.vim("POST", INSTANCE, create("compute-1"))
     assert ready.deliver() == []
-    assert [reason for _, _, reason in ready.drops] == ["moved", "moved"]
+    assert ready.queue.dropped == {"moved": 2}
     assert ready.instance().timeouts.restart == 0
 
 
@@ -194,7 +194,7 @@ def test_reporting_turned_off_withdraws_the_alarm(ready):
     ready.event(Command.HEARTBEAT_LOSS)
     ready.vim("PATCH", INSTANCE, enable("disabled"))
     assert ready.deliver() == []
-    assert ready.drops == [(UUID, Kind.ALARM, "reporting_off")]
+    assert ready.queue.dropped == {"reporting_off": 1}
 
 
 def test_host_reporting_turned_off_withdraws_its_alarms(ready):

@@ -7,8 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from guestmtce.core.agent.lanes import SWEEP_SECS, Kind, Spacing
-from guestmtce.core.agent.vim_health import State
+from guestmtce.core.agent.lanes import SWEEP_SECS, Kind, Message, Spacing
+from guestmtce.core.agent.vim_health import Input, State
 from guestmtce.core.agent.vim_queue import Delivery, Ended, VimQueue
 from guestmtce.core.shared.limits import Gap
 
@@ -16,14 +16,43 @@ A, B = "instance-a", "instance-b"
 NEVER = float("inf")
 
 
-@pytest.fixture
-def drops() -> list:
-    return []
+class Ends:
+    """Keeps what became of messages: the kinds that were told, and what was dropped and why."""
+
+    def __init__(self) -> None:
+        self.kinds_told: list[Kind] = []
+        self.drops: list[tuple[str, Kind, str]] = []
+
+    def told(self, _key: str, message: Message, _ended: Ended) -> None:
+        self.kinds_told.append(message.kind)
+
+    def untold(self, key: str, message: Message, reason: str) -> None:
+        self.drops.append((key, message.kind, reason))
 
 
 @pytest.fixture
-def queue(drops: list) -> VimQueue:
-    return VimQueue(lambda *drop: drops.append(drop))
+def ends() -> Ends:
+    return Ends()
+
+
+@pytest.fixture
+def drops(ends: Ends) -> list:
+    return ends.drops
+
+
+@pytest.fixture
+def queue(ends: Ends) -> VimQueue:
+    return VimQueue(ends)
+
+
+def test_what_was_written_whole_was_told_whatever_came_back(queue, ends):
+    for ended in Ended:
+        queue.put(A, Kind.ALARM, 0, "failed")
+        queue.done(only(queue.poll(0)), ended, 0)
+        queue.forget(A)
+        queue.health.step(Input.WELL, 0)
+    assert len(ends.kinds_told) == 3
+    assert ends.drops == [(A, Kind.ALARM, "deleted")], "the one that was not delivered"
 
 
 def kinds(deliveries: list) -> list:
@@ -373,7 +402,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @initialize()
     def start(self):
-        self.queue = VimQueue()
+        self.queue = VimQueue(Ends())
         self.now = 0.0
         self.flying: list = []
         self.sent_urgent: set = set()

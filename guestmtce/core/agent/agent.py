@@ -15,13 +15,25 @@ from typing import Protocol
 
 from guestmtce.core.agent.bursts import Bursts
 from guestmtce.core.agent.inventory import Host, Instance, Inventory
-from guestmtce.core.agent.lanes import Kind
-from guestmtce.core.agent.vim_queue import VimQueue
+from guestmtce.core.agent.lanes import QUERIES, Kind, Message
+from guestmtce.core.agent.presence import Presence
+from guestmtce.core.agent.unknown_hosts import UnknownHosts
+from guestmtce.core.agent.vim_messages import Alarm, GuestAnswer
+from guestmtce.core.agent.vim_queue import Ended, VimQueue
+from guestmtce.core.shared.errors import Unneeded
+from guestmtce.core.shared.history import Entry, History, Past, What
 from guestmtce.core.shared.limits import Gap
 from guestmtce.core.shared.mtc_message import HostState, InstanceState, Record
-from guestmtce.core.shared.vocabulary import Command
+from guestmtce.core.shared.vocabulary import Command, Switch
 
 ASK_GAP_SECS = 5.0
+DEFAULT_MAX_HOSTS = 5000
+
+_CAME_OF = {
+    Ended.TAKEN: "taken",
+    Ended.TAKEN_BADLY: "answered with an error",
+    Ended.TIMED_OUT: "no answer in 20 s",
+}
 
 
 class Port(Protocol):
@@ -36,24 +48,90 @@ class Port(Protocol):
     def warn(self, text: str, *args: object) -> object:
         """Tell the operator; `args` are from peers."""
 
+    def why(self, uuid: str, text: str) -> object:
+        """Log what answers "why was my VM rebooted?": it has a budget of its own (decision 42)."""
+
+    def remember(self, uuid: str, entry: Entry) -> object:
+        """Take what an instance's history remembers, for files and followers."""
+
 
 class Agent:
     """The agent's memory and its outgoing messages.
 
-    `dropped` counts by reason what was received and changed nothing, `events` by kind what was
-    queued for the VIM.
+    `wall` returns the wall clock's seconds, for what people read; `past` is what is remembered of
+    instances that are not there. `dropped` counts by reason what was received and changed nothing,
+    `refused_hosts` what of that was over `max_hosts`, `events` by kind what was queued for the VIM.
     """
 
     def __init__(
-        self, port: Port, on_drop: Callable[[str, Kind, str], object] = lambda *_: None
+        self,
+        port: Port,
+        wall: Callable[[], float],
+        max_hosts: int = DEFAULT_MAX_HOSTS,
+        past: Past | None = None,
     ) -> None:
         self.port = port
+        self.wall = wall
+        self.max_hosts = max_hosts
+        self.past = past or Past(())
+        self.unknown_hosts = UnknownHosts()
+        self.refused_hosts = 0
+        self.presence = Presence()
         self.inventory = Inventory()
-        self.queue = VimQueue(on_drop)
+        self.queue = VimQueue(self)
         self.bursts = Bursts()
         self.dropped: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
         self._asking = Gap(ASK_GAP_SECS)
+
+    def note_presence(self, there: bool, now: float) -> None:
+        """Take whether our floating address is on this host (decision 32).
+
+        Without it nothing more is sent, and what was to be told is the other agent's to tell.
+        With it again, we begin as after a start: much may have changed meanwhile.
+        """
+        if not self.presence.note(there, now):
+            return
+        self.queue.forget_all("not_active")
+        self.bursts.clear()
+        if self.presence.active:
+            for instance in self.inventory.instances.values():
+                self.past.put(instance.uuid, instance.history)
+            self.inventory.clear()
+            self._asking.forget()
+            self.ask_mtc_agent(now)
+
+    def check_active(self) -> None:
+        """Raise Unneeded unless this agent is the active one."""
+        if not self.presence.active:
+            raise Unneeded("not_active")
+
+    def told(self, key: str, message: Message, ended: Ended) -> None:
+        """Note what the VIM was told, and what came of it."""
+        instance = self.inventory.instances.get(key)
+        if instance is None or message.kind in QUERIES:
+            return
+        detail = f"{in_words(message, instance)}: {_CAME_OF[ended]}"
+        instance.history.add(What.TOLD, detail)
+        if message.urgent:
+            self._why(instance, f"told the VIM: {detail}")
+
+    def untold(self, key: str, message: Message, reason: str) -> None:
+        """Note what the VIM will not be told."""
+        instance = self.inventory.instances.get(key)
+        if instance is None:
+            return
+        detail = f"{in_words(message, instance)}: {reason.replace('_', ' ')}"
+        instance.history.add(What.UNTOLD, detail)
+        self._why(instance, f"not told to the VIM: {detail}")
+
+    def note(self, instance: Instance, what: What, detail: str) -> None:
+        """Remember what answers "why?" of an instance, and log it."""
+        instance.history.add(what, detail)
+        self._why(instance, detail)
+
+    def _why(self, instance: Instance, text: str) -> None:
+        self.port.why(instance.uuid, f"{instance.uuid} on {instance.host.hostname}: {text}")
 
     def ask_mtc_agent(self, now: float) -> None:
         """Ask mtcAgent for the inventory of hosts, at most once in 5 s."""
@@ -93,6 +171,8 @@ class Agent:
 
     def set_reporting(self, instance: Instance, reporting: bool, now: float) -> None:
         """Take the VIM's word on an instance; the caller sends it on."""
+        if instance.reporting is not reporting:
+            instance.history.add(What.REPORTING, "on" if reporting else "off")
         instance.reporting = reporting
         instance.told_at = now
         if not reporting:
@@ -100,7 +180,9 @@ class Agent:
 
     def add_instance(self, uuid: str, host: Host, reporting: bool, now: float) -> Instance:
         """Enter a new instance and return it; the caller tells its guestServer."""
-        instance = Instance(uuid, host, reporting, told_at=now)
+        history = History(self.wall, partial(self.port.remember, uuid))
+        history.restore(self.past.take(uuid))
+        instance = Instance(uuid, host, history, reporting, told_at=now)
         self.inventory.add_instance(instance)
         return instance
 
@@ -109,6 +191,7 @@ class Agent:
 
         What was to be told to the VIM of it is void (decision 9).
         """
+        instance.history.add(What.MOVED, f"from {instance.host.hostname} to {host.hostname}")
         self.send_delete(instance.host, instance.uuid)
         self.inventory.move_instance(instance, host)
         self.queue.withdraw(instance.uuid, Kind.ALARM, Kind.ACTION, reason="moved")
@@ -118,8 +201,9 @@ class Agent:
     def delete_instance(self, instance: Instance) -> None:
         """Send DEL_INST and forget the instance; nothing more is told of it."""
         self.send_delete(instance.host, instance.uuid)
-        self.inventory.remove_instance(instance)
         self.queue.forget(instance.uuid)
+        self.past.put(instance.uuid, instance.history)
+        self.inventory.remove_instance(instance)
 
     def remove_host(self, host: Host) -> None:
         """Send DEL_INST for each of a host's instances, then forget it."""
@@ -150,3 +234,11 @@ class Agent:
             return
         self.events[Kind.SERVICE.value] += 1
         self.queue.put(instance.uuid, Kind.SERVICE, now)
+
+
+def in_words(message: Message, instance: Instance) -> str:
+    """Return what a message tells the VIM, in words."""
+    detail = message.detail
+    if isinstance(detail, (Alarm, GuestAnswer)):
+        return detail.in_words()
+    return f"service, heartbeating {Switch.of(bool(instance.heartbeating))}"

@@ -7,17 +7,24 @@ say; what an answer means is in `events`.
 from __future__ import annotations
 
 from guestmtce.core.agent.agent import Agent
-from guestmtce.core.agent.inventory import Host
+from guestmtce.core.agent.inventory import UNANSWERED_TO_WARN, Host
 from guestmtce.core.agent.lanes import Kind
+from guestmtce.core.shared.condition import Condition, Diagnosis
+from guestmtce.core.shared.history import What
 from guestmtce.core.shared.mtc_message import Query
 from guestmtce.core.shared.vocabulary import Command
 
-UNANSWERED_TO_WARN = 3
 ABSENCES_TO_MEND = 3
+NOT_LISTED = "its guestServer does not know it any more"
 
 
 def audit(agent: Agent, host: Host, now: float) -> None:
-    """One host's turn: judge the last one, ask what is not known, query its guestServer."""
+    """One host's turn: judge the last one, ask what is not known, query its guestServer.
+
+    Nothing is done while this agent is not the active one.
+    """
+    if not agent.presence.active:
+        return
     _judge_last(agent, host, now)
     if not host.runs_instances:
         return
@@ -65,7 +72,7 @@ def query_later(agent: Agent, host: Host) -> None:
 
 def note_answer(agent: Agent, host: Host) -> None:
     """Note that the host answers audits, and say so if it was warned of."""
-    if host.unanswered_audits >= UNANSWERED_TO_WARN:
+    if host.silent:
         agent.port.warn(
             "%s answers audits again, after %d unanswered", host.hostname, host.unanswered_audits
         )
@@ -92,4 +99,6 @@ def _mend_absent(agent: Agent, host: Host, now: float) -> None:
             agent.send_instance(Command.ADD_INST, instance)
             if instance.heartbeating:
                 instance.heartbeating = False
+                instance.diagnosis = Diagnosis(Condition.STOPPED, agent.wall(), NOT_LISTED)
+                instance.history.add(What.RECEIVED, NOT_LISTED)
                 agent.report_service(instance, now)

@@ -26,6 +26,10 @@ class Bursts:
         self._steps.pop(key, None)
         self._steps[key] = step
 
+    def clear(self) -> None:
+        """Drop every step."""
+        self._steps.clear()
+
     def send_burst(self) -> None:
         """Take up to 100 of the waiting steps: call it every 10 ms (decision 18)."""
         for _ in range(min(BURST, len(self._steps))):

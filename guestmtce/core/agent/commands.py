@@ -13,6 +13,7 @@ from guestmtce.core.agent.inventory import Host, Instance, PendingAsk
 from guestmtce.core.agent.lanes import Kind
 from guestmtce.core.agent.vim_commands import CommandError, Operation, Reason, VimCommand
 from guestmtce.core.agent.vim_messages import ask_members, host_members, services_members
+from guestmtce.core.shared.history import What
 from guestmtce.core.shared.mtc_message import Ask
 from guestmtce.core.shared.vocabulary import POST_EVENTS, Command, Event, Notification
 
@@ -29,7 +30,12 @@ _GONE = Answer(204, {})
 
 
 def execute(agent: Agent, command: VimCommand, now: float) -> Answer:
-    """Do what the VIM says; raises CommandError, and then nothing was changed."""
+    """Do what the VIM says; raises CommandError, and then nothing was changed.
+
+    An agent that is not the active one does nothing (decision 32).
+    """
+    if not agent.presence.active:
+        raise CommandError(503, Reason.NO_BUFFER, "not the active guestAgent")
     agent.queue.vim_spoke(now)
     return _HANDLERS[command.operation](agent, command, now)
 
@@ -156,6 +162,9 @@ def _ask(agent: Agent, command: VimCommand, notification: Notification, now: flo
     if instance.heartbeating:
         timeout = instance.timeouts.of(event, notification)
         instance.pending = PendingAsk(event, notification, now + timeout)
+        agent.note(
+            instance, What.ASKED, f"{command.operation.value} {event}, {timeout} s to answer"
+        )
     if instance.heartbeating or _tells_what_happened(event, notification):
         agent.port.send(instance.host, _SENT_AS[notification], Ask(instance.uuid, event))
     return Answer(200, ask_members(instance.uuid, command.hostname, event, timeout))

@@ -17,7 +17,9 @@ from guestmtce.core.agent.agent import Agent
 from guestmtce.core.agent.inventory import Host, Instance
 from guestmtce.core.agent.lanes import Kind, Spacing
 from guestmtce.core.agent.vim_messages import FAILED, UNHEALTHY, Alarm, guest_answer
+from guestmtce.core.shared.condition import Condition, Diagnosis
 from guestmtce.core.shared.errors import PeerError, Unneeded
+from guestmtce.core.shared.history import What
 from guestmtce.core.shared.mtc_message import (
     InstanceInformation,
     Loss,
@@ -25,7 +27,7 @@ from guestmtce.core.shared.mtc_message import (
     VoteAnswer,
 )
 from guestmtce.core.shared.stamp import Stamp
-from guestmtce.core.shared.vocabulary import Command
+from guestmtce.core.shared.vocabulary import Command, Switch
 
 # Longer than a guest repeats an illness with its action (guest-channel.md): then it is history.
 UNHEALTHY_SECS = 70.0
@@ -36,11 +38,13 @@ EventHandler = Callable[[Agent, Host, MtcMessage, float], None]
 def take_event(agent: Agent, host: Host, message: MtcMessage, now: float) -> None:
     """Act upon an event of `host`'s guestServer.
 
-    Raises PeerError or Unneeded, and then nothing changed.
+    Raises PeerError or Unneeded, and then nothing changed but when the host was last heard.
     """
     handler = _HANDLERS.get(message.command)
     if handler is None:
         raise PeerError("unknown_command")
+    agent.check_active()
+    host.last_heard = agent.wall()
     handler(agent, host, message, now)
 
 
@@ -70,8 +74,18 @@ def _on_status(agent: Agent, host: Host, message: MtcMessage, now: float) -> Non
     """RUNNING or STOPPED: take over how the instance is, and tell the VIM."""
     info = InstanceInformation.of(message)
     instance = _instance_on(agent, host, info.uuid)
+    _note_status(agent, instance, info.heartbeating, "RUNNING" if info.heartbeating else "STOPPED")
     _take_over(instance, info)
     agent.report_service(instance, now)
+
+
+def _note_status(agent: Agent, instance: Instance, heartbeating: bool, said: str) -> None:
+    """Remember a status that a guestServer said. A guest that stopped may have been lost."""
+    instance.history.add(What.RECEIVED, said)
+    if heartbeating:
+        instance.diagnosis = Diagnosis(Condition.OK, agent.wall())
+    elif instance.diagnosis.condition is not Condition.LOST:
+        instance.diagnosis = Diagnosis(Condition.STOPPED, agent.wall())
 
 
 def _on_ready(agent: Agent, host: Host, _message: MtcMessage, now: float) -> None:
@@ -93,6 +107,8 @@ def _on_loss(agent: Agent, host: Host, message: MtcMessage, now: float) -> None:
         raise Unneeded("loss_again")
     _check_reporting(instance)
     instance.losses.note(now)
+    agent.note(instance, What.RECEIVED, "LOSS")
+    instance.diagnosis = Diagnosis(Condition.LOST, agent.wall(), f"action {instance.action}")
     agent.learn_status(instance, False, now)
     _raise_alarm(agent, instance, Alarm(FAILED, instance.action), now)
 
@@ -111,6 +127,8 @@ def _on_ill_health(agent: Agent, host: Host, message: MtcMessage, now: float) ->
         raise Unneeded("ill_again")
     _check_reporting(instance)
     instance.illnesses.note(now, action)
+    agent.note(instance, What.RECEIVED, f"ILLHEALTH, action {action}")
+    instance.diagnosis = Diagnosis(Condition.ILL, agent.wall(), f"action {action}")
     agent.learn_status(instance, info.heartbeating, now)
     _raise_alarm(agent, instance, Alarm(UNHEALTHY, action), now, now + UNHEALTHY_SECS)
 
@@ -133,6 +151,7 @@ def _raise_alarm(
     Until then it is withdrawn by all that withdraws an alarm: it is told if it is still true.
     """
     agent.events[Kind.ALARM.value] += 1
+    instance.history.add(What.QUEUED, alarm.in_words())
     spacing = Spacing(instance.alarms, FAILED if alarm.state == FAILED else alarm)
     agent.queue.put(instance.uuid, Kind.ALARM, now, alarm, expires, spacing=spacing)
 
@@ -145,6 +164,7 @@ def _on_vote(agent: Agent, host: Host, message: MtcMessage, now: float) -> None:
     if pending is None or (pending.event, pending.notification) != (said.event, said.notification):
         raise Unneeded("no_vote")
     instance.pending = None
+    agent.note(instance, What.ANSWERED, f"{said.event}: {said.vote} ({said.reason})")
     if now >= pending.until:
         raise Unneeded("late_vote")
     agent.events[Kind.ACTION.value] += 1
@@ -169,11 +189,22 @@ def _on_answer(agent: Agent, host: Host, message: MtcMessage, now: float) -> Non
         # It may have left before the LOSS that has overtaken it (decision 39).
         raise Unneeded("overtaken")
     changed = info.heartbeating != instance.heartbeating
+    if changed:
+        word = Switch.of(info.heartbeating)
+        _note_status(agent, instance, info.heartbeating, f"audit: heartbeating {word}")
+    elif instance.diagnosis.condition is Condition.ILL and not _ill_lately(agent, instance):
+        instance.diagnosis = Diagnosis(Condition.OK, agent.wall())
     _take_over(instance, info)
     if changed:
         agent.report_service(instance, now)
     elif instance.heartbeating:
         agent.queue.withdraw(instance.uuid, Kind.ALARM, reason="heartbeats", only=_is_failed)
+
+
+def _ill_lately(agent: Agent, instance: Instance) -> bool:
+    """Return whether its last illness counts: an old guestServer does not say when it is over."""
+    since = instance.diagnosis.since
+    return since is not None and agent.wall() - since < UNHEALTHY_SECS
 
 
 def _is_failed(detail: object) -> bool:

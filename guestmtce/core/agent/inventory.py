@@ -6,11 +6,14 @@ Attributes that end in `_at`, and `until`, are seconds of the loop's clock.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from guestmtce.core.agent.vim_messages import InstanceFacts
+from guestmtce.core.shared.condition import Condition, Diagnosis
+from guestmtce.core.shared.history import History
 from guestmtce.core.shared.limits import Gap, RateLimit
 from guestmtce.core.shared.vocabulary import (
     CorrectiveAction,
@@ -35,7 +38,11 @@ LOSS_GAP_SECS = 1.0
 # A guestServer limits illnesses to one in 10 s too: so much earlier one may seem to arrive.
 ILL_GAP_SECS = ALARM_GAP_SECS - 1.0
 
+# A host that left so many audits unanswered is warned of, and degrades the agent (decision 31).
+UNANSWERED_TO_WARN = 3
+
 UNTOLD = Timeouts()
+UNHEARD = Diagnosis(Condition.UNKNOWN, None, "nothing was heard of it yet")
 
 
 class PendingAsk(NamedTuple):
@@ -51,7 +58,8 @@ class Host:
     """One worker. `reporting` is None until the VIM has said (decision 2).
 
     `queried`, `answered` and `unanswered_audits` belong to the audit, `readies` to the limit on
-    answers to READY, `reporting_told` to that on repeats of MOD_HOST.
+    answers to READY, `reporting_told` to that on repeats of MOD_HOST. `last_heard` is when it
+    last said anything, by the wall clock.
     """
 
     hostname: str
@@ -64,8 +72,19 @@ class Host:
     queried: bool = False
     answered: bool = False
     unanswered_audits: int = 0
+    last_heard: float | None = None
     readies: Gap = field(default_factory=lambda: Gap(READY_GAP_SECS))
     reporting_told: Gap = field(default_factory=lambda: Gap(REPORTING_SECS))
+
+    @property
+    def silent(self) -> bool:
+        """True if so many audits were left unanswered that its instances' state is unknown."""
+        return self.unanswered_audits >= UNANSWERED_TO_WARN
+
+    @property
+    def short_name(self) -> str:
+        """The name up to its first dot."""
+        return self.hostname.partition(".")[0]
 
     @property
     def key(self) -> str:
@@ -84,6 +103,7 @@ class Host:
     def for_operator(self) -> dict[str, Any]:
         """Return what lists and the state dump show."""
         state = "unknown" if self.reporting is None else str(Switch.of(self.reporting))
+        conditions = Counter(each.now().condition for each in self.instances.values())
         return {
             "hostname": self.hostname,
             "uuid": self.uuid,
@@ -92,13 +112,19 @@ class Host:
             "reporting": state,
             "got_instances": self.got_instances,
             "instances": len(self.instances),
+            "lost": conditions[Condition.LOST],
+            "ill": conditions[Condition.ILL],
             "unanswered_audits": self.unanswered_audits,
+            "last_heard": None if self.last_heard is None else round(self.last_heard, 3),
         }
 
 
 @dataclass(eq=False)
 class Instance:
     """One instance. `reporting` is ours and the VIM's to set, the rest is its guestServer's.
+
+    `history` remembers what was heard of it and what the VIM was told; `diagnosis` is how it is
+    in an operator's words.
 
     `told_at` is when the VIM last said where it is or whether it reports; `seen` and `absences`
     belong to the audit. `losses` and `illnesses` (by corrective action) limit what is taken from
@@ -110,6 +136,7 @@ class Instance:
 
     uuid: str
     host: Host
+    history: History
     reporting: bool = False
     heartbeating: bool | None = None
     timeouts: Timeouts = UNTOLD
@@ -123,6 +150,13 @@ class Instance:
     alarms: Gap = field(default_factory=lambda: Gap(ALARM_GAP_SECS))
     service_share: RateLimit = field(default_factory=lambda: RateLimit(*SERVICE_SHARE))
     service_owed: bool = False
+    diagnosis: Diagnosis = UNHEARD
+
+    def now(self) -> Diagnosis:
+        """Return how it is: unknown while its worker is silent."""
+        if self.host.silent:
+            return Diagnosis(Condition.UNKNOWN, self.host.last_heard, "its worker is silent")
+        return self.diagnosis
 
     def for_vim(self) -> InstanceFacts:
         """Return what the VIM is told of it."""
@@ -139,8 +173,9 @@ class Instance:
         return {
             "uuid": self.uuid,
             "host": self.host.hostname,
+            **self.now().for_operator(),
             "reporting": self.reporting,
-            "heartbeating": self.heartbeating,
+            "heartbeating": bool(self.heartbeating),
             "corrective_action": str(self.action),
             "timeouts": self.timeouts._asdict(),
             "pending": str(self.pending.event) if self.pending else None,
@@ -175,6 +210,12 @@ class Inventory:
         host.hostname, host.uuid = hostname, uuid
         self.add_host(host)
 
+    def clear(self) -> None:
+        """Forget every host and instance."""
+        self.hosts.clear()
+        self.instances.clear()
+        self._by_name.clear()
+
     def add_instance(self, instance: Instance) -> None:
         """Enter an instance that is not known yet."""
         self.instances[instance.uuid] = instance
@@ -194,6 +235,7 @@ class Inventory:
         instance.timeouts = UNTOLD
         instance.action = CorrectiveAction.UNKNOWN
         instance.pending = None
+        instance.diagnosis = UNHEARD
         instance.seen = True
         instance.absences = 0
 

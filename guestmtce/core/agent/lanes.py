@@ -75,6 +75,11 @@ class Message:
     tries: int = 0
     void: str = ""
 
+    @property
+    def urgent(self) -> bool:
+        """True for what is told once, and must be: an alarm, or an answer to a vote."""
+        return self.kind in URGENT
+
 
 @dataclass(eq=False)
 class _Lane:
@@ -96,13 +101,13 @@ class _Lane:
 
 
 class Lanes:
-    """The lanes. `on_drop(key, kind, reason)` is told of what will never be delivered.
+    """The lanes. `on_drop(key, message, reason)` is told of what will never be delivered.
 
     Only alarms and actions are told of and counted, in `dropped` by reason: a state that is not
     told or asked now is so some other time.
     """
 
-    def __init__(self, on_drop: Callable[[str, Kind, str], object]) -> None:
+    def __init__(self, on_drop: Callable[[str, Message, str], object]) -> None:
         self.dropped: Counter[str] = Counter()
         self._on_drop = on_drop
         self._lanes: dict[str, _Lane] = {}
@@ -116,6 +121,10 @@ class Lanes:
         """Iterate over the messages that wait; those on their way do not count."""
         for lane in self._lanes.values():
             yield from lane.waiting()
+
+    def keys_in_use(self) -> list[str]:
+        """Return the keys of the lanes that have a message waiting or on its way."""
+        return list(self._lanes)
 
     @property
     def has_turns(self) -> bool:
@@ -272,9 +281,9 @@ class Lanes:
         self._drop(lane.key, message, reason)
 
     def _drop(self, key: str, message: Message, reason: str) -> None:
-        if message.kind in URGENT:
+        if message.urgent:
             self.dropped[reason] += 1
-            self._on_drop(key, message.kind, reason)
+            self._on_drop(key, message, reason)
 
     def _file(self, lane: _Lane) -> None:
         """Move the lane to `_urgent` or `_ready`, keeping its place if it is there already.
@@ -284,7 +293,7 @@ class Lanes:
         """
         if lane.current is not None:
             return
-        urgent = any(message.kind in URGENT for message in lane.turn)
+        urgent = any(message.urgent for message in lane.turn)
         right, wrong = (self._urgent, self._ready) if urgent else (self._ready, self._urgent)
         wrong.pop(lane.key, None)
         if lane.turn:

@@ -21,7 +21,8 @@ class HostNews(NamedTuple):
 
 
 def take_mtc_command(agent: Agent, message: MtcMessage, now: float) -> HostNews:
-    """Act upon a command of mtcAgent; raises PeerError, and then nothing changed."""
+    """Act upon a command of mtcAgent; raises PeerError or Unneeded, and then nothing changed."""
+    agent.check_active()
     handler = _HANDLERS.get(message.command)
     if handler is None:
         raise PeerError("unknown_command")
@@ -39,6 +40,9 @@ def _put_host(agent: Agent, message: MtcMessage, now: float) -> HostNews:
         agent.remove_host(holder)
         news = HostNews(went=(holder.hostname,))
     host = named or holder
+    if host is None and len(agent.inventory.hosts) >= agent.max_hosts:
+        agent.refused_hosts += 1
+        raise PeerError("too_many_hosts")
     if host is None:
         host = Host(entry.hostname, entry.uuid)
         agent.inventory.add_host(host)

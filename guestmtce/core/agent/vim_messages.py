@@ -105,6 +105,10 @@ class Alarm(NamedTuple):
     state: str
     action: CorrectiveAction
 
+    def in_words(self) -> str:
+        """Return it as a log line and a history tell it."""
+        return f"alarm {self.state}, action {self.action}"
+
 
 FAILED = "failed"
 UNHEALTHY = "unhealthy"
@@ -116,6 +120,11 @@ class GuestAnswer(NamedTuple):
     event: Event
     response: str
     reason: str
+
+    def in_words(self) -> str:
+        """Return it as a log line and a history tell it; the reason is a guest's text."""
+        said = f" ({self.reason})" if self.reason else ""
+        return f"answer to {self.event}: {self.response}{said}"
 
 
 def host_members(uuid: str, hostname: str, reporting: bool) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 from guestmtce.core.agent.lanes import Kind, Lanes, Message, Spacing
 from guestmtce.core.agent.vim_health import Input, VimHealth, backoff
@@ -43,17 +43,28 @@ class Delivery:
     started: float
 
 
+class Outcomes(Protocol):
+    """Who is told what became of a message of the lane `key`."""
+
+    def told(self, key: str, message: Message, ended: Ended) -> object:
+        """The VIM was told or asked: the request was written whole. A service may come again."""
+
+    def untold(self, key: str, message: Message, reason: str) -> object:
+        """An alarm or action will never be delivered."""
+
+
 class VimQueue:
     """The lanes, the VIM's health, and what to write next.
 
-    `on_drop(key, kind, reason)` is told of every alarm and action that will never be
-    delivered; `dropped` counts them by reason, `ended` requests by how they ended.
+    `dropped` counts by reason the alarms and actions that will never be delivered, `ended`
+    requests by how they ended.
     """
 
-    def __init__(self, on_drop: Callable[[str, Kind, str], object] = lambda *_: None) -> None:
+    def __init__(self, outcomes: Outcomes) -> None:
+        self._outcomes = outcomes
         self.ended: Counter[str] = Counter()
         self.health = VimHealth()
-        self._lanes = Lanes(on_drop)
+        self._lanes = Lanes(outcomes.untold)
         self._flying: list[Delivery] = []
         self._probe: Delivery | None = None
 
@@ -107,6 +118,11 @@ class VimQueue:
         """Drop everything of a lane: its instance or host is gone."""
         self.withdraw(key, *Kind, reason=reason)
 
+    def forget_all(self, reason: str) -> None:
+        """Drop everything of every lane."""
+        for key in self._lanes.keys_in_use():
+            self.forget(key, reason)
+
     def vim_spoke(self, now: float) -> None:
         """The VIM has just sent a command: if it was thought dead, try it soon."""
         self.health.step(Input.NEWS, now)
@@ -145,8 +161,10 @@ class VimQueue:
         self._flying.remove(delivery)
         self.health.step(self._input_of(delivery, ended), now)
         message, key = delivery.message, delivery.key
-        if ended is not Ended.NOT_DELIVERED and message.spacing is not None:
-            message.spacing.note(delivery.started)
+        if ended is not Ended.NOT_DELIVERED:
+            if message.spacing is not None:
+                message.spacing.note(delivery.started)
+            self._outcomes.told(key, message, ended)
         if ended is Ended.NOT_DELIVERED and message.void:
             self._lanes.drop(key, message)
         elif ended is Ended.NOT_DELIVERED:

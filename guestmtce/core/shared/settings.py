@@ -93,6 +93,7 @@ class AgentSettings:
     server_rx_port: int = setting("client", "rx_port", _port)
     address: str | None = setting("agent", "address", _word, None, unset=_BY_NAME)
     local_address: str | None = setting("agent", "local_address", _word, None, unset=_BY_NAME)
+    max_hosts: int = setting("agent", "max_hosts", _between(1, 100_000), 5000)
     vim_cmd_address: str = setting("agent", "vim_cmd_address", _word, "127.0.0.1")
     vim_address: str = setting("vim", "address", _word, "127.0.0.1")
     vim_port: int = setting("vim", "port", _port, 30002, also=(NFV_CONF, "guest-rest-api", "port"))

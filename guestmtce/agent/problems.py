@@ -1,0 +1,43 @@
+"""What makes guestAgent degraded, a sentence each with its remedy (operations.md, Degraded)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from guestmtce.core.agent.agent import Agent
+from guestmtce.core.shared.condition import duration
+from guestmtce.core.shared.text import printable
+
+# A site that lost a rack need not read a thousand sentences.
+_NAMED = 5
+
+
+def problems(agent: Agent, floating: str | None, now: float) -> Iterator[str]:
+    """Yield the problems that the core knows of; `now` is the loop's clock."""
+    if not agent.presence.active:
+        yield (
+            f"the floating address {floating} is not on this host: not the active guestAgent, "
+            "nothing is audited or told; if this is the active controller, look at its interfaces"
+        )
+    yield from _silent_hosts(agent)
+    yield from agent.unknown_hosts.problems(agent.inventory, now)
+    if agent.refused_hosts and len(agent.inventory.hosts) >= agent.max_hosts:
+        yield (
+            f"mtcAgent names more hosts than [agent] max_hosts = {agent.max_hosts}: "
+            f"{agent.refused_hosts} times one was refused; raise it and restart guestAgent"
+        )
+    if agent.queue.suspect:
+        yield "the VIM does not take requests: is it running? alarms wait until it does"
+
+
+def _silent_hosts(agent: Agent) -> Iterator[str]:
+    silent = [host for host in agent.inventory.hosts.values() if host.silent]
+    for host in silent[:_NAMED]:
+        heard = host.last_heard
+        last = f"last heard {duration(agent.wall() - heard)} ago" if heard else "never heard"
+        yield (
+            f"{printable(host.hostname)} answers no audit ({last}): how its instances are "
+            f"({len(host.instances)}) is unknown; look at its guestServer and its network"
+        )
+    if len(silent) > _NAMED:
+        yield f"{len(silent) - _NAMED} more hosts answer no audit"
