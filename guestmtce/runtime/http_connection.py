@@ -97,9 +97,11 @@ class Connection:
 
     @property
     def idle(self) -> bool:
-        """True if closing it now loses no request and no answer."""
-        done = not (self._output or self._answer or self._last_answer)
-        return done and self._framer.idle
+        """True if it has had its answers and asks nothing more: closing it loses nothing.
+
+        Whoever has just come is not idle: his request may be here and not be read yet.
+        """
+        return self._phase is _Phase.IDLE and self._deadline.active
 
     def kept_us_waiting(self) -> float:
         """Return for how many seconds a request is incomplete or an answer is not read."""

@@ -500,6 +500,18 @@ def test_the_slowest_makes_room_after_2_s(make_rig):
     assert rig.server.connections == 3
 
 
+def test_who_has_just_come_is_not_pushed_out_by_the_next(make_rig):
+    """His request may be on its way: he is not idle."""
+    rig = make_rig(connections=1, refused=2)
+    rig.client().send(GET[:5])
+    rig.loop.advance(2.1)
+    vim = rig.client()
+    for _ in range(5):
+        rig.client()
+    assert vim.send(GET).statuses() == [200]
+    assert rig.server.counts["evicted"] == 1
+
+
 def test_a_client_that_does_not_read_makes_room_too(make_rig):
     rig = make_rig(connections=1)
     big_answer(rig)
