@@ -41,8 +41,8 @@ FLAG_LOG_SECS = 60.0
 # Decision 18: a burst of answers is cut into portions that fit the other's receive buffer.
 QUERY_PORTION = 100
 QUERY_PORTION_SECS = 0.01
-# Attempts to connect are at most 60 s apart, so this long without a failure means that it is over.
-STARVED_SECS = 90.0
+# A channel that got no descriptor is tried again every 2 s: without a failure it is over.
+STARVED_SECS = 5.0
 # Stalls closer together than this are one episode, logged once.
 STALL_EPISODE_SECS = 10.0
 
@@ -212,14 +212,14 @@ class GuestServer:
         if channel.instance.heartbeat.reporting != reporting:
             log.info("instance %s: reporting %s", uuid, "on" if reporting else "off")
         channel.instance.provision(reporting)
-        if not channel.instance.connection.connected and self._directory.find(uuid) is not None:
+        if not channel.instance.connection.connected and self._directory.knows(uuid):
             channel.file_found()
 
     def _delete_instance(self, message: MtcMessage) -> None:
         """DEL_INST: forget; the file, if it is still there, is passed over (decision 11)."""
         uuid = message.uuid()
         self.forget(uuid)
-        if self._directory.find(uuid) is not None:
+        if self._directory.knows(uuid):
             self._ignored.add(uuid)
 
     def _set_host_reporting(self, message: MtcMessage) -> None:
@@ -267,7 +267,7 @@ class GuestServer:
 
     def problems(self) -> list[str]:
         """Return what makes this daemon degraded, one sentence each."""
-        found = list(self.link.problems)
+        found = list(self.link.problems) + self._directory.problems
         if not self._discovering:
             found.append("waiting for the platform: " + ", ".join(FLAG_FILES))
         if self._loop.time() - self._starved_at < STARVED_SECS:

@@ -88,9 +88,15 @@ class Channel:
         """The directory has a file for this instance: connect, if it is not what we have."""
         if not self.instance.connection.connected:
             self.instance.file_found()
-        elif self._directory.find(self.instance.uuid) != self._file:
+        elif self._is_replaced():
             self.note("its socket file was replaced")
             self.instance.file_replaced()
+
+    def _is_replaced(self) -> bool:
+        try:
+            return self._directory.find(self.instance.uuid) != self._file
+        except OSError:
+            return False  # we cannot say, and the connection stands
 
     def send(self, data: bytes, *, droppable: bool = False) -> None:
         """Queue a whole message for the guest."""
@@ -99,10 +105,10 @@ class Channel:
 
     def connect(self) -> Attempt:
         """Try the socket file; connecting to a UNIX socket ends at once, either way."""
-        file = self._directory.find(self.instance.uuid)
-        if file is None:
-            return Attempt.GONE
         try:
+            file = self._directory.find(self.instance.uuid)
+            if file is None:
+                return Attempt.GONE
             sock = unix.connect(file.path)
         except OSError as error:
             return self._not_connected(error)
@@ -112,10 +118,9 @@ class Channel:
         return Attempt.OPENED
 
     def _not_connected(self, error: OSError) -> Attempt:
-        if isinstance(error, FileNotFoundError) and not self._directory.find(self.instance.uuid):
-            return Attempt.GONE
         if error.errno in _NO_DESCRIPTORS:
             self._owner.out_of_descriptors()
+            return Attempt.STARVED
         if self.instance.connection.failures <= 1:
             self.note("cannot connect: %s; trying again", error.strerror or error)
         return Attempt.REFUSED

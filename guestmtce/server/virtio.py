@@ -1,50 +1,42 @@
-"""Finds the guests' socket files: inotify on the channel directory, scans as the safety net.
+"""The guests' socket files: which there are, and what becomes of each.
 
 Replaces guestVirtio and the file half of guestSvrUtil (guest-channel.md, Discovery). It tells
-a listener what became of each instance's file; whether to connect is not its business.
+a listener what became of each instance's file; whether to connect is not its business, and how
+a change is noticed is `watch`'s.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
-import selectors
 import stat
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import NamedTuple, Protocol
 
+from guestmtce.core.shared.limits import EveryNth
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import canonical_uuid
 from guestmtce.runtime import inotify
-from guestmtce.runtime.loop import Loop, Timer
+from guestmtce.runtime.inotify import Inotify
+from guestmtce.runtime.loop import Loop, Timers
+from guestmtce.runtime.mounts import MountTable
+from guestmtce.server.watch import NEW, DirectoryWatch
 
 log = logging.getLogger(__name__)
 
-SCAN_SECS = 180.0
-MISSING_DIRECTORY_SECS = 1.0
+# More instances than a host can have; whoever leaves more sockets behind costs us no memory.
+MAX_INSTANCES = 12_000
+# So many names are looked at in a turn of the loop: with 20,000 files nobody waits for it.
+PORTION = 50
+_LOG_EVERY = 1000
 
 # In order of preference: if both exist for one instance, the first wins (decision 11).
 _NAME_FORMS = (
     re.compile(rb"cgcs\.heartbeat\.([^.]{36})\.sock", re.DOTALL),
     re.compile(rb"wrs\.heartbeat\.agent\.0\.([^.]{36})\.sock", re.DOTALL),
 )
-_WATCHED = (
-    inotify.IN_CREATE
-    | inotify.IN_MOVED_TO
-    | inotify.IN_DELETE
-    | inotify.IN_MOVED_FROM
-    | inotify.IN_ATTRIB
-    | inotify.IN_MODIFY
-    | inotify.IN_DELETE_SELF
-    | inotify.IN_MOVE_SELF
-    | inotify.IN_ONLYDIR
-)
-_NEW = inotify.IN_CREATE | inotify.IN_MOVED_TO
-# Of the directory above: while a socket in our directory is open, the directory's own watch
-# does not tell that it was removed.
-_WATCHED_ABOVE = _NEW | inotify.IN_DELETE | inotify.IN_MOVED_FROM | inotify.IN_ONLYDIR
-_DIRECTORY_GONE = inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF | inotify.IN_UNMOUNT
 
 
 class ChannelName(NamedTuple):
@@ -79,17 +71,18 @@ class FileListener(Protocol):
         """The instance has a socket file. `fresh`: it was created or moved in just now."""
 
     def file_changed(self, uuid: str) -> object:
-        """The instance's socket file was modified, or its attributes were."""
+        """The attributes of the instance's socket file were changed."""
 
     def file_gone(self, uuid: str) -> object:
         """The instance's last socket file is gone."""
 
 
 class ChannelDirectory:
-    """Watches one directory for channels, also while it does not exist yet.
+    """Knows the channels of one directory, also while it does not exist yet.
 
     Every event is checked against the file system before it is believed, so that a file that
     was created, deleted and created again costs a look each time and never a wrong state.
+    Several events of one name that come together cost one look.
     """
 
     def __init__(
@@ -97,39 +90,57 @@ class ChannelDirectory:
         loop: Loop,
         directory: str,
         listener: FileListener,
-        watcher: inotify.Inotify | None = None,
+        make_inotify: Callable[[], Inotify] = Inotify,
+        make_mounts: Callable[[], MountTable] = MountTable,
     ) -> None:
         self.directory = directory
-        self.overflows = 0
-        self._loop = loop
         self._listener = listener
-        self._inotify = watcher or inotify.Inotify()
-        self._watch: int | None = None
-        self._watched_inode: tuple[int, int] | None = None
-        self._watch_above: int | None = None
-        self._name = os.fsencode(os.path.basename(directory))
+        self._watch = DirectoryWatch(loop, directory, self, make_inotify, make_mounts)
+        self._timers = Timers(loop)
         # For each instance the names of its socket files, by preference (at most one a form).
         self._names: dict[str, dict[int, bytes]] = {}
-        self._timer: Timer | None = None
-        self._told_missing = False
+        # Names to look at, with what inotify said of them (0: they were listed, or are to be).
+        self._unsettled: dict[bytes, int] = {}
+        # Names of channels that are not used, and why.
+        self._refused: dict[bytes, str] = {}
+        self._throttle = EveryNth(_LOG_EVERY)
+
+    @property
+    def overflows(self) -> int:
+        """How often inotify's queue overflowed."""
+        return self._watch.overflows
+
+    @property
+    def problems(self) -> list[str]:
+        """What keeps us from seeing the directory, or from using what is in it."""
+        found = list(self._watch.problems)
+        if len(self._names) >= MAX_INSTANCES:
+            found.append(f"{self.directory} has channels of more than {MAX_INSTANCES} instances")
+        if self._refused:
+            name, why = next(iter(self._refused.items()))
+            shown = printable(name.decode("ascii", "replace"))
+            found.append(f"{len(self._refused)} files are not used as channels: {shown} {why}")
+        return found
 
     def start(self) -> None:
         """Watch and scan the directory, from now on."""
-        self._loop.watch(self._inotify, selectors.EVENT_READ, self._read_events)
-        self.scan()
+        self._watch.start()
 
     def stop(self) -> None:
         """Watch no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._loop.unwatch(self._inotify)
-        self._inotify.close()
+        self._timers.cancel_all()
+        self._watch.stop()
+
+    def knows(self, uuid: str) -> bool:
+        """Return whether the instance had a socket file when we looked last."""
+        return uuid in self._names
 
     def find(self, uuid: str) -> SocketFile | None:
         """Return the file to connect to for an instance, None if it has none any more.
 
         A file whose end inotify did not tell is forgotten, so that a later scan finds it new
-        when it is back. The listener is not told: the caller is.
+        when it is back. The listener is not told: the caller is. Raises OSError if we cannot
+        say.
         """
         names = self._names.get(uuid, {})
         for form in sorted(names):
@@ -140,126 +151,103 @@ class ChannelDirectory:
         self._names.pop(uuid, None)
         return None
 
-    def scan(self) -> None:
-        """Read the whole directory: tell of what is new and of what is gone."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if not self._ensure_watch():
-            self._lose_all()
-            self._timer = self._loop.call_later(MISSING_DIRECTORY_SECS, self.scan)
-            return
-        self._timer = self._loop.call_later(SCAN_SECS, self.scan)
-        try:
-            present = set(os.listdir(os.fsencode(self.directory)))
-        except OSError as error:
-            log.warning("cannot read %s: %s", self.directory, error.strerror)
-            return
-        for name in [name for names in self._names.values() for name in names.values()]:
-            if name not in present or not self._look(name):
-                self._gone(name)
-        for name in sorted(present):
-            self._seen(name, fresh=False)
+    def listed(self, names: Iterable[bytes]) -> None:
+        """The directory was read: what is new is to be looked at, and what is not there."""
+        for known in self._names.values():
+            for name in known.values():
+                self._unsettled.setdefault(name, 0)
+        for name in self._refused:
+            self._unsettled.setdefault(name, 0)
+        for name in sorted(names):
+            if parse_name(name) is not None:
+                self._unsettled.setdefault(name, 0)
+        self._settle()
 
-    def _ensure_watch(self) -> bool:
-        """Have a watch on the directory that now has our path; False if there is none."""
-        self._ensure_watch_above()
-        try:
-            status = os.stat(self.directory)
-            inode = status.st_dev, status.st_ino
-            if self._watch is not None and inode == self._watched_inode:
-                return True
-            self._drop_watch()
-            self._watch = self._inotify.add_watch(self.directory, _WATCHED)
-        except OSError as error:
-            self._drop_watch()
-            if not self._told_missing:
-                self._told_missing = True
-                log.warning("waiting for %s: %s", self.directory, error.strerror)
-            return False
-        self._watched_inode = inode
-        self._told_missing = False
-        log.info("watching %s", self.directory)
-        return True
+    def changed(self, name: bytes, mask: int) -> None:
+        """Something happened to a file."""
+        if parse_name(name) is not None:
+            self._unsettled[name] = self._unsettled.get(name, 0) | mask
+            if not self._timers.active("settle"):
+                self._timers.start("settle", 0.0, self._settle)
 
-    def _ensure_watch_above(self) -> None:
-        """Have a watch on the directory above, if it is there; without one, scans must do."""
-        before = self._watch_above
-        try:
-            above = os.path.dirname(self.directory)
-            self._watch_above = self._inotify.add_watch(above, _WATCHED_ABOVE)
-        except OSError:
-            self._watch_above = None
-        if before is not None and before != self._watch_above:
-            with contextlib.suppress(OSError):
-                self._inotify.rm_watch(before)
-
-    def _drop_watch(self) -> None:
-        if self._watch is not None:
-            with contextlib.suppress(OSError):  # it goes by itself with its directory
-                self._inotify.rm_watch(self._watch)
-            self._watch = None
-            self._watched_inode = None
-
-    def _lose_all(self) -> None:
+    def directory_gone(self) -> None:
+        """No directory, no files."""
+        self._unsettled.clear()
+        self._refused.clear()
         for uuid in list(self._names):
             del self._names[uuid]
             self._listener.file_gone(uuid)
 
-    def _read_events(self, _ready: int) -> None:
-        """Handle one read's worth of events; what is left wakes the loop again."""
-        rescan = False
-        for event in self._inotify.read():
-            if event.mask & inotify.IN_Q_OVERFLOW:
-                self.overflows += 1
-                log.warning("inotify queue overflow (%d so far), scanning", self.overflows)
-                rescan = True
-            elif event.wd == self._watch_above:
-                rescan = rescan or event.name == self._name
-            elif event.wd != self._watch:
-                continue  # left over from a directory that was replaced
-            elif event.mask & inotify.IN_IGNORED:
-                self._watch = None
-                self._watched_inode = None
-                rescan = True
-            elif event.mask & _DIRECTORY_GONE:
-                rescan = True
-            elif event.mask & inotify.IN_ISDIR:
-                continue
-            else:
-                self._file_event(event.mask, event.name)
-        if rescan:
-            self.scan()
+    def _settle(self) -> None:
+        """Look at some of the names that need it; the others have their turn after the rest."""
+        for name in list(islice(self._unsettled, PORTION)):
+            self._settle_one(name, self._unsettled.pop(name))
+        if self._unsettled:
+            self._timers.start("settle", 0.0, self._settle)
 
-    def _file_event(self, mask: int, name: bytes) -> None:
-        if parse_name(name) is None:
+    def _settle_one(self, name: bytes, mask: int) -> None:
+        try:
+            file = self._look(name)
+        except OSError as error:
+            # It is there or not, we cannot say: leave all as it is.
+            if self._throttle.hit("look") is not None:
+                log.warning("cannot look at a channel's file: %s", error)
             return
-        if not self._look(name):
-            self._gone(name)
-        elif mask & _NEW:
+        if file is None:
+            # One that we do not trust any more ends no connection that we trusted.
+            if name not in self._refused:
+                self._gone(name)
+        elif mask & NEW:
             self._seen(name, fresh=True)
-        elif mask & (inotify.IN_ATTRIB | inotify.IN_MODIFY):
+        elif mask & inotify.IN_ATTRIB:
             self._changed(name)
+        else:
+            self._seen(name, fresh=False)
 
     def _look(self, name: bytes) -> SocketFile | None:
-        """Return the socket of that name, None for anything else: no symlink is followed."""
+        """Return the socket of that name, None for anything else: no symlink is followed.
+
+        Raises OSError if we cannot say what it is.
+        """
         path = os.path.join(self.directory, os.fsdecode(name))
         try:
             status = os.lstat(path)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
+            self._refused.pop(name, None)
             return None
         if not stat.S_ISSOCK(status.st_mode):
             return None
+        why = self._distrust(status)
+        if why:
+            if name not in self._refused:
+                log.warning("%s is not used: it %s", printable(path), why)
+            self._refused[name] = why
+            return None
+        self._refused.pop(name, None)
         return SocketFile(path, status.st_dev, status.st_ino)
+
+    def _distrust(self, status: os.stat_result) -> str:
+        """Return why a socket is not to be trusted, "" if it is.
+
+        We connect as root: a second name for somebody else's socket would be a way to speak to
+        that. Where anybody may make files, one of a stranger is no channel of QEMU's.
+        """
+        if status.st_nlink != 1:
+            return "is a hard link"
+        directory = os.stat(self.directory)
+        owners = {0, os.geteuid(), directory.st_uid}
+        if directory.st_mode & stat.S_IWOTH and status.st_uid not in owners:
+            return f"belongs to user {status.st_uid} in a directory that anybody may write to"
+        return ""
 
     def _is_known(self, name: bytes, channel: ChannelName) -> bool:
         return self._names.get(channel.uuid, {}).get(channel.form) == name
 
     def _seen(self, name: bytes, *, fresh: bool) -> None:
         channel = parse_name(name)
-        if channel is None:
+        if channel is None or (self._is_known(name, channel) and not fresh):
             return
-        known = self._is_known(name, channel)
-        if (known and not fresh) or not (known or self._look(name)):
+        if channel.uuid not in self._names and len(self._names) >= MAX_INSTANCES:
             return
         self._names.setdefault(channel.uuid, {})[channel.form] = name
         log.debug("channel %s", printable(name.decode("ascii", "replace")))

@@ -32,6 +32,7 @@ BACKOFF_SECS = (0.1, 0.9, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 HANGUP_GAP_SECS = 0.2
 IDLE_SECS = 120.0
 SUSPENDED_SECS = 10.0
+STARVED_SECS = 2.0
 
 
 class ConnectState(Symbol):
@@ -52,6 +53,7 @@ class Input(Symbol):
     WANTED = "wanted at once"
     OPENED = "connect succeeded"
     REFUSED = "connect failed"
+    STARVED = "no descriptor to connect with"
     CLOSED = "closed by the peer, after it had served"
     CLOSED_UNUSED = "closed by the peer, before any message"
     RETRY = "retry timer"
@@ -63,6 +65,7 @@ class Input(Symbol):
 _CAME_OF = {
     Attempt.OPENED: Input.OPENED,
     Attempt.REFUSED: Input.REFUSED,
+    Attempt.STARVED: Input.STARVED,
     Attempt.GONE: Input.GONE,
 }
 
@@ -139,6 +142,10 @@ class Connection(Machine[ConnectState]):
         delay = BACKOFF_SECS[min(self.failures, len(BACKOFF_SECS) - 1)]
         self.failures += 1
         self.port.start_timer(TimerName.CONNECT, delay)
+
+    def _wait_for_descriptor(self, _argument: object) -> None:
+        """Our own want is no fault of the channel's: no backoff (decision 43)."""
+        self.port.start_timer(TimerName.CONNECT, STARVED_SECS)
 
     def _open(self, _argument: object) -> None:
         self.framer = Framer()
@@ -217,6 +224,7 @@ TABLE = belong(
         (_WAITING, Input.RETRY): Row(_WAITING, Connection._attempt),
         (_WAITING, Input.OPENED): Row(_CONNECTED, Connection._open),
         (_WAITING, Input.REFUSED): Row(_WAITING, Connection._back_off),
+        (_WAITING, Input.STARVED): Row(_WAITING, Connection._wait_for_descriptor),
         (_WAITING, Input.GONE): Row(_ABSENT, Connection._lose_file),
         (_WAITING, Input.SUSPENDED): Row(_WAITING, Connection._rest),
         (_WAITING, Input.DELETED): Row(_ABSENT, Connection._end_waiting),
@@ -237,6 +245,7 @@ IGNORED = frozenset(
     {
         (_ABSENT, Input.OPENED),
         (_ABSENT, Input.REFUSED),
+        (_ABSENT, Input.STARVED),
         (_ABSENT, Input.CLOSED),
         (_ABSENT, Input.CLOSED_UNUSED),
         (_ABSENT, Input.RETRY),
@@ -251,6 +260,7 @@ IGNORED = frozenset(
         (_CONNECTED, Input.WANTED),
         (_CONNECTED, Input.OPENED),
         (_CONNECTED, Input.REFUSED),
+        (_CONNECTED, Input.STARVED),
         (_CONNECTED, Input.RETRY),
     }
 )

@@ -39,6 +39,7 @@ class Attempt(Symbol):
 
     OPENED = "opened"
     REFUSED = "refused"
+    STARVED = "no descriptor"
     GONE = "gone"  # there is no such file
 
 
