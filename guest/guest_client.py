@@ -33,6 +33,7 @@ import enum
 import errno
 import functools
 import hashlib
+import io
 import json
 import logging
 import math
@@ -128,8 +129,8 @@ READ_BYTES = 65536
 SCRIPT_OUTPUT_LIMIT = 4096
 # Lines of a script's standard error that are logged; the same text again is not.
 SCRIPT_COMPLAINT_LINES = 5
-# What was killed is gone in no time, or hangs; how often to look.
-LOOK_FOR_KILLED_SECS = 0.1
+# What was killed is gone in no time, or hangs: when to look for it, first and at most.
+LOOK_FOR_KILLED_SECS = (0.05, 1.0)
 EX_UNKNOWN = 255
 
 # The bound of the log: lines that may wait, and bytes of each.
@@ -738,7 +739,7 @@ class PathWatch:
             self.blind = True
             return
         while add_watch(self._fd, os.fsencode(directory), self.MASK | self.ONLYDIR) < 0:
-            if directory in ("", "/"):
+            if ctypes.get_errno() not in (errno.ENOENT, errno.ENOTDIR) or directory in ("", "/"):
                 self.blind = True
                 self.stop()
                 return
@@ -867,7 +868,7 @@ class Channel:
         except OSError as error:
             self._watch.stop()
             text = "{}; trying each {:g} s".format(describe(error), RETRY_SECS)
-            self._problem(text + who_has(self._path) if error.errno == errno.EBUSY else text)
+            self._problem(text, who_has if error.errno == errno.EBUSY else None)
             return False
         self._watch.stop()
         return True
@@ -876,9 +877,7 @@ class Channel:
         # A link that leads nowhere yet: nothing tells when its target appears.
         blind = self._watch.blind or os.path.islink(self._path)
         self.deadline = now + ABSENT_BLIND_SECS if blind else None
-        self._problem(
-            "No such file or directory; waiting until it appears. " + how_to_add(self._path)
-        )
+        self._problem("No such file or directory; waiting until it appears. ", how_to_add)
 
     def _appeared(self) -> None:
         self.deadline = time.monotonic()
@@ -956,10 +955,10 @@ class Channel:
             os.close(self._fd)
             self._fd = -1
 
-    def _problem(self, why: str) -> None:
-        """Log why the host cannot be reached, once per reason."""
+    def _problem(self, why: str, more: Optional[Callable[[str], str]] = None) -> None:
+        """Log why the host cannot be reached, once per reason, with `more(path)` about it."""
         if why != self._last_problem:
-            log.warning("%s: %s", self._path, why)
+            log.warning("%s: %s%s", self._path, why, more(self._path) if more else "")
         self._last_problem = why
 
 
@@ -1067,6 +1066,9 @@ class Child:
             # Just forked: it has no group of its own yet.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
+        except PermissionError:
+            # It has become another user: one more that cannot be killed.
+            return
 
     def close(self) -> None:
         """Close the pipes."""
@@ -1155,6 +1157,7 @@ class Runner:
         self._child: Optional[Child] = None
         self._killed: Optional[Child] = None
         self._killed_group = 0
+        self._look_secs = LOOK_FOR_KILLED_SECS[0]
         self._complaint = b""
 
     @property
@@ -1182,6 +1185,7 @@ class Runner:
             child.kill()
             self._killed = child
             self._killed_group = child.pid
+            self._look_secs = LOOK_FOR_KILLED_SECS[0]
 
     def reap(self) -> None:
         """Collect what has exited (call it upon SIGCHLD), and begin what waited for that."""
@@ -1217,7 +1221,8 @@ class Runner:
         if run is None:
             return
         if self._killed is not None or (self._killed_group and group_lives(self._killed_group)):
-            self.deadline = min(run.deadline, time.monotonic() + LOOK_FOR_KILLED_SECS)
+            self.deadline = min(run.deadline, time.monotonic() + self._look_secs)
+            self._look_secs = min(2 * self._look_secs, LOOK_FOR_KILLED_SECS[1])
             return
         self._killed_group = 0
         self.deadline = run.deadline
@@ -1835,10 +1840,9 @@ class GuestClient(Actions):
         """Return `callback(argument)`: the last resort for what it raises."""
         try:
             return callback(argument)
-        except Exception as error:
-            # Whatever it is, the host needs its answers.
+        except Exception as error:  # noqa: BLE001 - whatever it is, the host needs its answers
             self._failures += 1
-            log.exception("failure %d, going on: %r", self._failures, error)
+            log.error("failure %d, going on: %r at %s", self._failures, error, where(error))
             return None
 
     def _say_goodbye(self, reason: str) -> None:
@@ -1858,6 +1862,16 @@ class GuestClient(Actions):
         else:
             name = signal.Signals(number).name
             self.stop("guest client stopped by {}".format(name))
+
+
+def where(error: BaseException) -> str:
+    """Return where in this file it was raised; reads no file for that, unlike a traceback."""
+    places = []
+    trace = error.__traceback__
+    while trace is not None:
+        places.append("{}:{}".format(trace.tb_frame.f_code.co_name, trace.tb_lineno))
+        trace = trace.tb_next
+    return " > ".join(places)
 
 
 @contextlib.contextmanager
@@ -2043,7 +2057,7 @@ def run_once(argv: Sequence[str], timeout: float) -> Tuple[Outcome, float]:
         runner = Runner(selector, "the script")
         runner.start(run_program(argv), timeout, outcomes.append)
         while not outcomes:
-            for key, mask in selector.select(LOOK_FOR_KILLED_SECS):
+            for key, mask in selector.select(LOOK_FOR_KILLED_SECS[0]):
                 key.data(mask)
             runner.reap()
             runner.tick(time.monotonic())
@@ -2262,6 +2276,16 @@ def leave_terminal() -> None:
     os.close(null)
 
 
+class LogStream(io.TextIOBase):
+    """Stands in for `sys.stderr`: what Python itself has to say goes to the log, without waiting."""
+
+    def write(self, text: str) -> int:
+        """Log the text."""
+        if text.strip():
+            log.error("%s", text.strip())
+        return len(text)
+
+
 def serve(arguments: argparse.Namespace, settings: Settings, queue: LogQueue) -> int:
     """Be the client of the port until a stop signal; return the exit status.
 
@@ -2283,7 +2307,8 @@ def serve(arguments: argparse.Namespace, settings: Settings, queue: LogQueue) ->
     os.close(reader)
     os.close(writer)
     log.info("version %s, for guest %s", VERSION, settings.name)
-    return client.run()
+    with contextlib.redirect_stderr(LogStream()):
+        return client.run()
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
