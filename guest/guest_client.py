@@ -1107,6 +1107,10 @@ def run_program(argv: Sequence[str]) -> Callable[[], None]:
     """Return the work of becoming that program."""
 
     def become() -> None:
+        # It gets nothing but its three, whatever whoever started the client has left open.
+        for descriptor in map(int, os.listdir("/proc/self/fd")):
+            with contextlib.suppress(OSError):
+                os.set_inheritable(descriptor, descriptor <= STDERR_FILENO)
         # Python ignores these two; a program expects them as they are everywhere.
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
@@ -1599,7 +1603,7 @@ def log_sinks(target: str, supervisor: Supervisor) -> List[Sink]:
     kind = os.fstat(STDERR_FILENO).st_mode
     stderr: List[Sink] = []
     if stat.S_ISREG(kind):
-        # The children that write to it inherit it; scripts do too, which does no harm.
+        # For the children that write to it.
         descriptor = os.dup(STDERR_FILENO)
         os.set_inheritable(descriptor, True)
         stderr = [FileSink("stderr", lambda: descriptor, runner)]
@@ -2277,7 +2281,7 @@ def leave_terminal() -> None:
 
 
 class LogStream(io.TextIOBase):
-    """Stands in for `sys.stderr`: what Python itself has to say goes to the log, without waiting."""
+    """Stands in for `sys.stderr`: what Python itself says goes to the log, without waiting."""
 
     def write(self, text: str) -> int:
         """Log the text."""

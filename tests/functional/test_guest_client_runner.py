@@ -74,12 +74,15 @@ def test_a_script_that_cannot_be_started_is_an_outcome(turns, path, problem):
 def test_what_a_script_inherits(turns):
     """No descriptor but 0 to 2, no signal blocked or ignored, whatever the client has."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    left_open = os.dup(2)
+    os.set_inheritable(left_open, True)
     try:
-        turns.start("ls /proc/self/fd | wc -l; ")
+        turns.start("ls /proc/self/fd | wc -l")  # and the directory itself
         assert turns.outcome().line == "4"
         turns.start("grep -c -E 'Sig(Blk|Ign):.0+$' /proc/self/status")
         assert turns.outcome().line == "2"
     finally:
+        os.close(left_open)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
 
 
