@@ -169,9 +169,14 @@ def test_a_log_file_on_a_file_system_that_hangs(place, host):
         client = place.start("--log", str(log))
         init = host.greet()
         make_it_log(host, init["invocation_id"], 500)
-    # In the file; or elsewhere, if that took so long that the file was given up meanwhile.
-    lost = "lines of this log were lost here"
-    wait_until(lambda: lost in log.read_text() + client.log, 15)
+
+    def accounted_for():
+        # In the file; or elsewhere, if that took so long that the file was given up meanwhile.
+        text = log.read_text() + client.log
+        lost = re.findall(r"(\d+) lines of this log were lost here", text)
+        return text.count("revocable stop: accept") + sum(map(int, lost))
+
+    wait_until(lambda: accounted_for() >= 500, 20, "each line is written or counted")
 
 
 # The signals.
