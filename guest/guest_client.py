@@ -709,9 +709,12 @@ class PathWatch:
     `blind`, and the caller has to look for itself.
     """
 
-    # Created, moved in, its rights changed; the directory itself deleted, moved or unmounted.
-    MASK = 0x100 | 0x80 | 0x4 | 0x400 | 0x800 | 0x2000
-    ONLYDIR = 0x1000000
+    IN_ATTRIB, IN_MOVED_TO, IN_CREATE = 0x4, 0x80, 0x100
+    IN_DELETE_SELF, IN_MOVE_SELF, IN_UNMOUNT = 0x400, 0x800, 0x2000
+    IN_ONLYDIR = 0x1000000
+    # What may make the path appear, and what happens to the directory itself.
+    MASK = IN_ATTRIB | IN_MOVED_TO | IN_CREATE | IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT
+    # struct inotify_event { int wd; uint32_t mask, cookie, len; char name[len]; }
     RECORD = struct.Struct("=iIII")
 
     def __init__(self, selector: selectors.BaseSelector, path: str) -> None:
@@ -738,7 +741,7 @@ class PathWatch:
         if self._fd < 0:
             self.blind = True
             return
-        while add_watch(self._fd, os.fsencode(directory), self.MASK | self.ONLYDIR) < 0:
+        while add_watch(self._fd, os.fsencode(directory), self.MASK | self.IN_ONLYDIR) < 0:
             if ctypes.get_errno() not in (errno.ENOENT, errno.ENOTDIR) or directory in ("", "/"):
                 self.blind = True
                 self.stop()
@@ -858,10 +861,13 @@ class Channel:
         self._close_fd()
 
     def _open(self, now: float) -> bool:
-        # Before the attempt, so that what appears meanwhile is noticed.
-        self._watch.start(self._appeared)
         try:
-            self._fd = self._opener(self._path)
+            try:
+                self._fd = self._opener(self._path)
+            except (FileNotFoundError, NotADirectoryError):
+                # Once more under watch, so that what has appeared meanwhile is noticed.
+                self._watch.start(self._appeared)
+                self._fd = self._opener(self._path)
         except (FileNotFoundError, NotADirectoryError):
             self._absent(now)
             return False

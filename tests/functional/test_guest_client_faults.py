@@ -101,9 +101,10 @@ def test_a_log_file_whose_directory_vanishes(place, host):
     directory.mkdir()
     client = place.start("--log", str(directory / "log"))
     init = host.greet()
-    wait_until(lambda: "acknowledged" in (directory / "log").read_text(), 5)
-    for path in (directory / "log", directory):
-        path.unlink() if path.is_file() else path.rmdir()
+    log = directory / "log"
+    wait_until(lambda: log.exists() and "acknowledged" in log.read_text(), 5)
+    log.unlink()
+    directory.rmdir()
     make_it_log(host, init["invocation_id"], 10)
     client.wait_for_log("No such file or directory")
     client.wait_for_log("revocable stop: accept")
@@ -112,7 +113,7 @@ def test_a_log_file_whose_directory_vanishes(place, host):
 
     def written_again():
         make_it_log(host, init["invocation_id"], 1)
-        return (directory / "log").exists() and "again" in (directory / "log").read_text()
+        return log.exists() and "again" in log.read_text()
 
     wait_until(written_again, 15, "the log in its place again")
     assert client.running
