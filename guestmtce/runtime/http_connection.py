@@ -23,6 +23,8 @@ ErrorHandler = Callable[[HttpError], Response]
 READ_BYTES = 64 * 1024
 REQUESTS_PER_TURN = 16
 ANSWER_BYTES_PER_TURN = 64 * 1024
+# So much may wait for a client that follows the events; who reads slower is hung up on.
+UNREAD_EVENTS_LIMIT = 64 * 1024
 
 
 class Limits(NamedTuple):
@@ -31,11 +33,13 @@ class Limits(NamedTuple):
     With all `connections` taken, one that has kept us waiting for longer than `patience` makes
     room. Where there is none, up to `refused` more have `grace` to bring a whole request: it is
     answered, and whoever brings none is told 503. An answer, or a piece of one, has `response`
-    to be read; after our last answer a client has `linger` to read it and close.
+    to be read; after our last answer a client has `linger` to read it and close. `followers` of
+    the events are not counted among the connections.
     """
 
     connections: int = 64
     refused: int = 16
+    followers: int = 8
     request: float = 10.0
     response: float = 10.0
     idle: float = 75.0
@@ -59,6 +63,9 @@ class Owner(Protocol):
 
     def closed(self, connection: Connection) -> object:
         """A connection is gone."""
+
+    def follow(self, connection: Connection) -> bool:
+        """Call `connection.publish()` with each event from now on; False if too many follow."""
 
     def queue(self, connection: Connection) -> object:
         """Call `connection.send_piece()` when it is its turn."""
@@ -84,6 +91,7 @@ class Connection:
         self._output = memoryview(b"")
         self._answer: Answer | None = None  # the rest of an answer that comes in pieces
         self._served = False
+        self._follows = False
         self._last_answer = False
         self._at_end = False
         self._closed = False
@@ -120,6 +128,14 @@ class Connection:
         self._owner.loop.unwatch(self._socket)
         self._socket.close()
         self._owner.closed(self)
+
+    def publish(self, event: bytes) -> None:
+        """Send an event to a client that follows them."""
+        if len(self._output) + len(event) > UNREAD_EVENTS_LIMIT:
+            self.close()
+            return
+        self._output = memoryview(self._output.tobytes() + event)
+        self._advance()
 
     def send_piece(self) -> bool:
         """Send the next piece of the answer; True if the client took it and there is more."""
@@ -179,7 +195,7 @@ class Connection:
         if not data:
             # Half closed: what was asked for is still answered.
             self._at_end = True
-        elif not self._last_answer:
+        elif not (self._last_answer or self._follows):
             self._framer.receive(data)
 
     def _advance(self) -> None:
@@ -192,6 +208,10 @@ class Connection:
                 break
             if self._answer is not None:
                 self._owner.queue(self)
+                break
+            if self._follows:
+                if self._at_end:
+                    self.close()
                 break
             if self._last_answer:
                 self._linger()
@@ -238,11 +258,14 @@ class Connection:
                 self._go_on_later()
         keep_alive = request.keep_alive and not self._extra
         answer = Answer(response, keep_alive=keep_alive, head_only=request.method == "HEAD")
-        if answer.in_pieces:
+        self._follows = answer.follows and self._owner.follow(self)
+        if answer.follows and not self._follows:
+            self._refuse("refused", HttpError(503, "too many follow the events"))
+        elif answer.in_pieces:
             self._answer = answer
         else:
-            self._last_answer = not keep_alive
             self._output = memoryview(answer.next_block() or b"")
+            self._last_answer = not (answer.keep_alive or self._follows)
 
     def _refuse(self, counted_as: str, error: HttpError) -> None:
         """Answer with an error: the last that this client hears."""

@@ -31,12 +31,22 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """Our answer to a client. A body in pieces is made piece by piece, as the client reads it."""
+    """Our answer to a client. A body in pieces is made piece by piece, as the client reads it.
+
+    `follows`: the body is only the beginning; whatever the server publishes goes after it, until
+    the client hangs up (server-sent events).
+    """
 
     status: int
     body: bytes | Iterator[bytes] = b""
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
+    follows: bool = False
+
+
+def encode_event(text: str) -> bytes:
+    """Return `text` as one server-sent event."""
+    return "".join([*(f"data: {line}\n" for line in text.splitlines()), "\n"]).encode("utf-8")
 
 
 class _MemoryHandler(BaseHTTPRequestHandler):
@@ -86,6 +96,7 @@ class Answer:
 
     def __init__(self, response: Response, *, keep_alive: bool, head_only: bool = False) -> None:
         self.keep_alive = keep_alive
+        self.follows = response.follows and not head_only
         self.in_pieces = not isinstance(response.body, bytes)
         self._blocks = self._encode(response, head_only or response.status == HTTPStatus.NO_CONTENT)
 
@@ -97,8 +108,9 @@ class Answer:
         body = response.body
         pieces = iter([body]) if isinstance(body, bytes) else body
         first, second = next(pieces, b""), next(pieces, None)
-        self.keep_alive = self.keep_alive and second is None
-        head = _encode_head(response, None if second else len(first), self.keep_alive)
+        is_whole = second is None and not response.follows
+        self.keep_alive = self.keep_alive and is_whole
+        head = _encode_head(response, len(first) if is_whole else None, self.keep_alive)
         if head_only:
             yield head
             return

@@ -52,6 +52,7 @@ class HttpServer:
         # Open ones in the order of their last activity; those beyond the limit apart, as they came.
         self._connections: OrderedDict[Connection, None] = OrderedDict()
         self._extra: dict[Connection, None] = {}
+        self._followers: dict[Connection, None] = {}
         # Those whose long answer is being made: the first one's next piece is next.
         self._queue: OrderedDict[Connection, None] = OrderedDict()
         self._turn: Timer | None = None
@@ -67,7 +68,7 @@ class HttpServer:
 
     @property
     def connections(self) -> int:
-        """Open connections, without those beyond the limit."""
+        """Open connections, without those beyond the limit and those that follow the events."""
         return len(self._connections)
 
     def close(self) -> None:
@@ -77,7 +78,7 @@ class HttpServer:
                 timer.cancel()
         self.loop.unwatch(self._socket)
         self._socket.close()
-        for connection in [*self._connections, *self._extra]:
+        for connection in [*self._connections, *self._extra, *self._followers]:
             connection.close()
 
     def active(self, connection: Connection) -> None:
@@ -87,8 +88,24 @@ class HttpServer:
 
     def closed(self, connection: Connection) -> None:
         """A connection is gone."""
-        for table in (self._connections, self._extra, self._queue):
+        for table in (self._connections, self._extra, self._followers, self._queue):
             table.pop(connection, None)
+
+    def follow(self, connection: Connection) -> bool:
+        """Give a connection every event that is published from now on; False if too many follow.
+
+        It no longer counts among the connections (decision 36).
+        """
+        if len(self._followers) >= self.limits.followers:
+            return False
+        self.closed(connection)
+        self._followers[connection] = None
+        return True
+
+    def publish(self, event: bytes) -> None:
+        """Send an event, as `http_message.encode_event` returns it, to all who follow them."""
+        for connection in [*self._followers]:
+            connection.publish(event)
 
     def queue(self, connection: Connection) -> None:
         """Call `connection.send_piece()` when it is its turn.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from guestmtce.core.shared.http_framing import BODY_LIMIT, HEAD_LIMIT, HttpError
 from guestmtce.runtime import http_connection
 from guestmtce.runtime.http_connection import ANSWER_BYTES_PER_TURN, Limits
-from guestmtce.runtime.http_message import Request, Response
+from guestmtce.runtime.http_message import Request, Response, encode_event
 from guestmtce.runtime.http_server import HttpServer
 from tests.simulation import SimulatedLoop
 
@@ -422,6 +422,64 @@ def test_a_client_that_goes_in_the_midst_of_pieces_is_forgotten(rig):
     rig.loop.settle()
     assert rig.server.connections == 0
     assert rig.loop.errors == 0
+
+
+def follow(rig: Rig) -> Client:
+    rig.response = Response(200, b": welcome\n\n", "text/event-stream", follows=True)
+    return rig.client().send(GET)
+
+
+def test_who_follows_gets_each_event_as_it_is_published(rig):
+    first = follow(rig)
+    head, _, begun = first.received().partition(b"\r\n\r\n")
+    assert b"Content-Type: text/event-stream" in head
+    assert b"Content-Length" not in head
+    assert begun == b": welcome\n\n"
+    rig.server.publish(encode_event('{"what":"loss"}'))
+    second = follow(rig)
+    second.received()
+    rig.server.publish(encode_event("two\nlines"))
+    assert first.received() == b'data: {"what":"loss"}\n\ndata: two\ndata: lines\n\n'
+    assert second.received() == b"data: two\ndata: lines\n\n"
+    rig.loop.advance(3600)
+    assert not first.at_end, "no deadline ends it while there is nothing to tell"
+    assert rig.server.connections == 0, "they are not counted"
+
+
+def test_so_many_may_follow_and_no_more(make_rig):
+    rig = make_rig(followers=2, connections=1)
+    followers = [follow(rig) for _ in range(2)]
+    assert follow(rig).statuses() == [503]
+    rig.response = Response(200, b"{}")
+    assert rig.client().send(GET).statuses() == [200]
+    followers[0].socket.close()
+    rig.loop.settle()
+    assert b"welcome" in follow(rig).received()
+
+
+def test_who_follows_and_does_not_read_is_hung_up_on(rig):
+    slow, well = follow(rig), follow(rig)
+    for _ in range(1000):
+        rig.server.publish(encode_event("x" * 10_000))
+        assert well.received()
+    assert slow.received()
+    assert slow.at_end
+    assert not well.at_end
+
+
+def test_what_a_follower_says_is_not_heard(rig):
+    client = follow(rig)
+    client.received()
+    client.send(GET * 100)
+    assert client.received() == b""
+    assert len(rig.requests) == 1
+
+
+def test_head_of_a_stream(rig):
+    rig.response = Response(200, b"", "text/event-stream", follows=True)
+    client = rig.client().send(b"HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert client.received().endswith(b"Connection: close\r\n\r\n")
+    assert client.at_end
 
 
 def test_many_requests_at_once_leave_others_their_turn(rig):
