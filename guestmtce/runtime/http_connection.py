@@ -90,9 +90,8 @@ class Connection:
         self._framer = RequestFramer()
         self._output = memoryview(b"")
         self._answer: Answer | None = None  # the rest of an answer that comes in pieces
-        self._served = False
-        self._follows = False
-        self._last_answer = False
+        # What comes once the output is sent; it returns True if there is output again.
+        self._step: Callable[[Connection], bool] = Connection._serve_next
         self._at_end = False
         self._closed = False
         self._more: Timer | None = None
@@ -149,7 +148,7 @@ class Connection:
             self.close()
             raise
         if block is None:
-            self._last_answer = not self._answer.keep_alive
+            self._step = _after(self._answer)
             self._answer = None
         else:
             self._output = memoryview(block)
@@ -195,7 +194,7 @@ class Connection:
         if not data:
             # Half closed: what was asked for is still answered.
             self._at_end = True
-        elif not (self._last_answer or self._follows):
+        elif self._step is Connection._serve_next:
             self._framer.receive(data)
 
     def _advance(self) -> None:
@@ -206,21 +205,10 @@ class Connection:
             sent += len(self._output)
             if not self._flush():
                 break
-            if self._answer is not None:
-                self._owner.queue(self)
-                break
-            if self._follows:
-                if self._at_end:
-                    self.close()
-                break
-            if self._last_answer:
-                self._linger()
-                break
             if sent > ANSWER_BYTES_PER_TURN:
                 self._go_on_later()
                 break
-            if not self._serve_one():
-                self._wait()
+            if not self._step(self):
                 break
         else:
             self._go_on_later()
@@ -230,8 +218,8 @@ class Connection:
         """Let others have their turn first."""
         self._more = self._owner.loop.call_soon(self._advance)
 
-    def _serve_one(self) -> bool:
-        """Put the answer to the next request in the output; False if there is none yet."""
+    def _serve_next(self) -> bool:
+        """Answer the next request; wait if there is none yet."""
         try:
             frame = self._framer.next_request()
             request = None if frame is None else read_request(frame)
@@ -243,10 +231,12 @@ class Connection:
             self._serve(request)
             return True
         self._output = memoryview(self._framer.take_continue())
+        if not self._output:
+            self._wait()
         return bool(self._output)
 
     def _serve(self, request: Request) -> None:
-        self._served = True
+        self._phase = _Phase.IDLE
         self._deadline.cancel()
         response: Response | None = None
         try:
@@ -258,19 +248,29 @@ class Connection:
                 self._go_on_later()
         keep_alive = request.keep_alive and not self._extra
         answer = Answer(response, keep_alive=keep_alive, head_only=request.method == "HEAD")
-        self._follows = answer.follows and self._owner.follow(self)
-        if answer.follows and not self._follows:
+        if answer.in_pieces:
+            self._answer, self._step = answer, Connection._await_turn
+        elif answer.follows and not self._owner.follow(self):
             self._refuse("refused", HttpError(503, "too many follow the events"))
-        elif answer.in_pieces:
-            self._answer = answer
         else:
             self._output = memoryview(answer.next_block() or b"")
-            self._last_answer = not (answer.keep_alive or self._follows)
+            self._step = Connection._follow if answer.follows else _after(answer)
+
+    def _await_turn(self) -> bool:
+        """The client has read the last piece of its answer: queue for the next one."""
+        self._owner.queue(self)
+        return False
+
+    def _follow(self) -> bool:
+        """The client has read every event; `publish` has the next one."""
+        if self._at_end:
+            self.close()
+        return False
 
     def _refuse(self, counted_as: str, error: HttpError) -> None:
         """Answer with an error: the last that this client hears."""
         self._owner.counts[counted_as] += 1
-        self._last_answer = True
+        self._step = Connection._linger
         self._deadline.cancel()
         answer = Answer(self._owner.on_error(error), keep_alive=False)
         self._output = memoryview(self._output.tobytes() + (answer.next_block() or b""))
@@ -298,12 +298,12 @@ class Connection:
         limits = self._owner.limits
         if self._at_end:
             self.close()
-        elif self._served and self._framer.idle:
+        elif self._framer.idle and self._phase is not _Phase.REQUEST:
             self._enter(_Phase.IDLE, limits.idle)
         else:
             self._enter(_Phase.REQUEST, limits.request)
 
-    def _linger(self) -> None:
+    def _linger(self) -> bool:
         """Say that this was all, and let the client read it.
 
         Closing with unread input would reset the connection, and the answer would be lost.
@@ -316,6 +316,7 @@ class Connection:
                 self.close()
         if self._at_end:
             self.close()
+        return False
 
     def _update_interest(self) -> None:
         if self._closed:
@@ -324,3 +325,8 @@ class Connection:
         if not (self._output or self._answer or self._at_end or self._more):
             events |= selectors.EVENT_READ
         self._owner.loop.watch(self._socket, events, self.ready)
+
+
+def _after(answer: Answer) -> Callable[[Connection], bool]:
+    """Return what comes when the whole of an answer is sent."""
+    return Connection._serve_next if answer.keep_alive else Connection._linger
