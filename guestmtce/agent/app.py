@@ -71,7 +71,7 @@ class GuestAgent:
         self.hostname = hostname
         self._loop = loop
         self._is_here = is_here
-        self._hosts = HostsFile(files.under(root, "/etc/hosts"))
+        self._hosts = HostsFile(files.under(root, "/etc/hosts"), loop.time)
         interface = management_interface(files.reader(root))
         self.own = OwnAddresses(settings, hostname, self._hosts, interface)
         self._events = EventLog(files.under(root, EVENTS_FILE))
@@ -169,7 +169,8 @@ class GuestAgent:
         for problem in missing:
             if self._missing.hit(problem) is not None:
                 log.warning("%s; trying again every %d s", problem, RESOLVE_SECS)
-        self._timers.start("resolve", RESOLVE_SECS if missing else RESOLVED_SECS, self._resolve)
+        often = missing or self._hosts.look_again_soon
+        self._timers.start("resolve", RESOLVE_SECS if often else RESOLVED_SECS, self._resolve)
 
     def _look(self) -> None:
         """Look whether the floating address is on this host, which makes us the active agent."""

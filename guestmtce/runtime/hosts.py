@@ -10,6 +10,8 @@ import logging
 import os
 import socket
 import struct
+import time
+from collections.abc import Callable
 
 from guestmtce.runtime import address as addresses
 from guestmtce.runtime import files
@@ -27,38 +29,76 @@ _IFREQ_ADDRESS = slice(20, 24)
 _IF_INET6 = "/proc/net/if_inet6"
 _GLOBAL_SCOPE = "00"
 
+# How long a name that has vanished from the file keeps its addresses.
+KEPT_SECS = 60.0
+
 
 class HostsFile:
-    """The hosts file at `path`, read when asked to. A missing or unreadable one is empty."""
+    """The hosts file at `path`, read when asked to. A missing or unreadable one is empty.
 
-    def __init__(self, path: str = HOSTS_PATH) -> None:
+    A name that vanishes keeps its last addresses for KEPT_SECS, as files are rewritten by
+    truncating them first (decision 23). `clock` returns monotonic seconds.
+    """
+
+    def __init__(self, path: str = HOSTS_PATH, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
+        self._clock = clock
         self._names: dict[str, list[str]] = {}
+        # Names that have vanished: their last addresses, and until when they are kept.
+        self._kept: dict[str, tuple[list[str], float]] = {}
         self._version: tuple[int, ...] | None = None
         self.reload_if_changed()
 
+    @property
+    def look_again_soon(self) -> bool:
+        """True while names that have vanished are kept: read the file every 3 s, not 60."""
+        return any(self._clock() < until for _addresses, until in self._kept.values())
+
     def reload_if_changed(self) -> bool:
         """Read the file again if it was touched; return whether any name changed."""
+        before = self._known()
         version = _version(self._path)
-        if version == self._version:
-            return False
-        before = self._names
-        try:
-            self._names = parse_hosts(files.read_text(self._path)) if version else {}
-        except OSError as error:
-            # What is known stays, and the file is read again next time: without descriptors
-            # for a moment is no reason to be deaf for good.
-            log.warning("cannot read %s: %s", self._path, error.strerror)
-            return False
-        self._version = version
-        return self._names != before
+        if version != self._version:
+            try:
+                names = parse_hosts(files.read_text(self._path)) if version else {}
+            except OSError as error:
+                # What is known stays, and the file is read again next time: without descriptors
+                # for a moment is no reason to be deaf for good.
+                log.warning("cannot read %s: %s", self._path, error.strerror)
+            else:
+                self._take(names)
+                self._version = version
+        return self._known() != before
+
+    def _take(self, names: dict[str, list[str]]) -> None:
+        until = self._clock() + KEPT_SECS
+        vanished = {
+            name: (known, until) for name, known in self._names.items() if name not in names
+        }
+        if vanished:
+            log.warning("%d names are gone from %s; kept for a minute", len(vanished), self._path)
+        self._kept = {
+            name: kept
+            for name, kept in {**self._kept, **vanished}.items()
+            if name not in names and self._clock() < kept[1]
+        }
+        self._names = names
+
+    def _known(self) -> dict[str, list[str]]:
+        now = self._clock()
+        kept = {name: known for name, (known, until) in self._kept.items() if now < until}
+        return {**self._names, **kept}
 
     def lookup(self, name: str) -> list[str]:
         """Return the addresses of `name` in the file's order; a numeric address is its own."""
         numeric = addresses.normalise(name)
         if numeric is not None:
             return [numeric]
-        return list(self._names.get(name.lower(), ()))
+        key = name.lower()
+        if key in self._names:
+            return list(self._names[key])
+        kept, until = self._kept.get(key, ([], 0.0))
+        return list(kept) if self._clock() < until else []
 
     def own_address(self, hostname: str, management_interface: str | None = None) -> str | None:
         """Return this host's address (decision 1), None if there is none yet.

@@ -142,15 +142,15 @@ class AgentLink:
         return self._socket.send(data, (destination, self._settings.agent_rx_port), count)
 
     def _resolve(self) -> None:
-        """Read the hosts file again if it changed; often until `controller` is found."""
+        """Read the hosts file again if it changed; often until each name is there."""
         self._hosts.reload_if_changed()
         controller = self._hosts.lookup(CONTROLLER)
         self._controller = controller[0] if controller else None
         self._believed = frozenset(
             address for peer in self._settings.agent_peers for address in self._hosts.lookup(peer)
         )
-        delay = RESOLVED_SECS if controller else RESOLVE_SECS
-        self._timers.start("resolve", delay, self._resolve)
+        often = not controller or self._hosts.look_again_soon
+        self._timers.start("resolve", RESOLVE_SECS if often else RESOLVED_SECS, self._resolve)
 
     def _bind(self) -> None:
         address = self._own_address()

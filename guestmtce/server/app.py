@@ -86,7 +86,7 @@ class GuestServer:
             loop,
             settings,
             hostname,
-            hosts=HostsFile(self._path("/etc/hosts")),
+            hosts=HostsFile(self._path("/etc/hosts"), loop.time),
             management_interface=management_interface(files.reader(root)),
             handlers=handlers,
         )

@@ -208,6 +208,11 @@ class Server:
     def write_hosts(self, text: str) -> None:
         (self.root / "etc/hosts").write_text(text)
 
+    def renew(self, hosts: str) -> None:
+        """Have a guestServer that has never seen another hosts file than this."""
+        self.write_hosts(hosts)
+        self.app = GuestServer(self.loop, self.settings, "compute-0", str(self.root))
+
     def start(self) -> Server:
         self.app.start()
         self.loop.settle()

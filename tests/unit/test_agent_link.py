@@ -86,7 +86,7 @@ def test_loopback_is_not_speaking(server):
 
 def test_ready_as_soon_as_the_controller_has_an_address(server):
     """ "checked every 3 s until `controller` is found"; READY must not wait for its next turn."""
-    server.write_hosts(f"{COMPUTE_0} compute-0\n")
+    server.renew(f"{COMPUTE_0} compute-0\n")
     server.start()
     server.loop.advance(100)
     assert server.agent.take() == []
@@ -384,7 +384,7 @@ def test_a_port_in_use_names_the_port(server):
 
 def test_an_address_that_is_not_ours_yet_is_tried_again(server):
     """Decision 19: "EADDRNOTAVAIL: retry every 3 s"; no name yet: the same."""
-    server.write_hosts(f"{CONTROLLER} controller\n")
+    server.renew(f"{CONTROLLER} controller\n")
     server.start()
     server.loop.advance(10)
     assert server.app.link.problems
@@ -395,6 +395,23 @@ def test_an_address_that_is_not_ours_yet_is_tried_again(server):
     server.loop.advance(3.1)
     assert server.app.link.problems == []
     assert server.app.link.address == COMPUTE_0
+
+
+def test_an_empty_hosts_file_for_a_moment_harms_nothing(server):
+    """It is rewritten by truncating: events go out and the agent is believed (decision 23)."""
+    server.start()
+    guest = server.beating()
+    server.agent.take()
+    server.write_hosts("")
+    server.loop.advance(60)
+    guest.close()
+    server.agent.send("MOD_HOST", hostname="compute-0", heartbeat="disabled")
+    server.loop.advance(2)
+    assert [datagram.name for datagram in server.agent.take()] == ["HEARTBEAT_STOPPED"]
+    assert not server.app.worker.reporting
+    server.write_hosts(HOSTS)
+    server.loop.advance(3.1)
+    assert server.app.link.problems == []
 
 
 def test_an_unreachable_agent_harms_nothing(server):

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guestmtce.runtime import files, hosts
-from guestmtce.runtime.hosts import HostsFile, interface_address, parse_hosts
+from guestmtce.runtime.hosts import KEPT_SECS, HostsFile, interface_address, parse_hosts
+from tests.simulation import Clock
 
 TEXT = """\
 # of the platform
@@ -61,10 +62,9 @@ def test_a_numeric_address_needs_no_look_up(tmp_path):
 def test_the_file_is_read_again_when_it_changes(path):
     file = HostsFile(str(path))
     assert not file.reload_if_changed()
-    path.write_text("10.0.0.9 controller-1\n")
+    path.write_text(TEXT + "10.0.0.9 controller-1\n")
     assert file.reload_if_changed()
     assert file.lookup("controller-1") == ["10.0.0.9"]
-    assert file.lookup("controller") == []
 
 
 def test_a_touched_file_with_the_same_names_is_no_change(path):
@@ -81,8 +81,66 @@ def test_a_file_that_appears_and_goes(tmp_path):
     assert file.reload_if_changed()
     assert file.lookup("controller") == ["192.168.204.2"]
     path.unlink()
-    assert file.reload_if_changed()
+    assert not file.reload_if_changed()
+
+
+# A name that vanishes (decision 23)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def test_a_name_that_vanishes_keeps_its_address_for_a_minute(path, clock):
+    """Files are rewritten by truncating: for two seconds there is nothing in it."""
+    file = HostsFile(str(path), clock)
+    path.write_text("")
+    assert not file.reload_if_changed()
+    assert file.look_again_soon
+    clock.now += KEPT_SECS - 0.1
+    assert file.lookup("Controller") == ["192.168.204.2"]
+    assert file.own_address("controller-0") == "192.168.204.3"
+    clock.now += 0.2
     assert file.lookup("controller") == []
+    assert not file.look_again_soon
+
+
+def test_the_end_of_that_minute_is_a_change(path, clock):
+    file = HostsFile(str(path), clock)
+    path.unlink()
+    file.reload_if_changed()
+    clock.now += KEPT_SECS - 1
+    assert not file.reload_if_changed()
+    clock.now += 2
+    assert file.lookup("controller") == []
+
+
+def test_a_name_that_is_back_counts_as_it_is_now(path, clock):
+    file = HostsFile(str(path), clock)
+    path.write_text("")
+    file.reload_if_changed()
+    clock.now += 3
+    path.write_text("10.9.9.9 controller\n")
+    assert file.reload_if_changed()
+    assert file.lookup("controller") == ["10.9.9.9"]
+    assert file.lookup("controller-0") == ["192.168.204.3", "fd00::3"]
+
+
+def test_a_minute_is_counted_from_the_first_look_without_the_name(path, clock):
+    file = HostsFile(str(path), clock)
+    for second in range(0, 60, 3):
+        path.write_text("# still writing\n" * (second + 1))
+        file.reload_if_changed()
+        clock.now += 3
+    assert file.lookup("controller") == []
+
+
+def test_another_address_of_the_name_counts_at_once(path, clock):
+    file = HostsFile(str(path), clock)
+    path.write_text("10.9.9.9 controller\n")
+    assert file.reload_if_changed()
+    assert file.lookup("controller") == ["10.9.9.9"]
 
 
 def test_a_read_that_fails_is_repeated_and_what_is_known_stays(path, monkeypatch):
