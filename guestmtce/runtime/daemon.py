@@ -19,7 +19,7 @@ from guestmtce import __version__
 from guestmtce.core.shared import config
 from guestmtce.core.shared.config import Configuration, Reader, Settings
 from guestmtce.core.shared.errors import GuestError
-from guestmtce.runtime import dump, files, options, process
+from guestmtce.runtime import dump, files, options, privileges, process
 from guestmtce.runtime import log as logs
 from guestmtce.runtime.control import Answer, ControlServer, Handler
 from guestmtce.runtime.loop import Loop, Timer
@@ -78,13 +78,14 @@ class Program(Generic[S]):
 
     `load` reads the configuration with the reader that it is given, and never raises for what
     is in the files; `app(loop, settings, hostname, root)` makes the daemon proper and does not
-    bind yet.
+    bind yet. `capabilities` are those of root's that it keeps once it runs.
     """
 
     name: str
     purpose: str
     load: Callable[[Reader], Configuration[S]]
     app: Callable[[Loop, S, str, str], App[S]]
+    capabilities: Sequence[int] = ()
 
 
 def run_daemon(program: Program[S], arguments: Sequence[str]) -> int:
@@ -241,7 +242,7 @@ class Daemon(Generic[S]):
             "uptime_secs": round(self._loop.time() - self._started),
             "healthy": not problems,
             "problems": problems,
-            "summary": self._app.summary(),
+            "summary": {**self._app.summary(), "rights": privileges.describe()},
         }
 
     def dump(self) -> Answer:
@@ -261,8 +262,17 @@ class Daemon(Generic[S]):
         process.unblock_signals()
         self._app.start()
         self._control = ControlServer(self._loop, self._run_path("ctl"), self._answer)
+        self._give_up_rights()
         self._write_health()
         self._loop.call_later(KEEP_SECS, self._keep_files)
+
+    def _give_up_rights(self) -> None:
+        """Keep no more rights than the daemon needs from now on; without that it runs too."""
+        try:
+            privileges.drop(self._program.capabilities)
+        except OSError as error:
+            log.warning("cannot give up rights: %s", error)
+        log.info("runs as %s", privileges.describe())
 
     def _release(self) -> None:
         if self._control is not None:

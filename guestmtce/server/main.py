@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from guestmtce.core.shared.settings import load_server
 from guestmtce.runtime.daemon import Program, run_daemon
+from guestmtce.runtime.privileges import CAP_DAC_OVERRIDE
 from guestmtce.server.app import GuestServer
 
 PROGRAM = Program(
@@ -17,6 +18,8 @@ directory, challenges their guests, takes their votes, and reports to guestAgent
 """,
     load=load_server,
     app=GuestServer,
+    # The channels are sockets of the user that QEMU runs as.
+    capabilities=(CAP_DAC_OVERRIDE,),
 )
 
 

@@ -386,7 +386,9 @@ def test_sigusr1_writes_the_health_file_again(place):
         lines.splitlines()[11],
         "instances = 3",
         'word = "word"',
+        lines.splitlines()[-1],
     ]
+    assert lines.splitlines()[-1].endswith('no capabilities"')
 
 
 def test_sigusr2_dumps_the_state_as_json_and_logs_it(place):
