@@ -27,8 +27,7 @@ _REMOVED = " (deleted)"
 class PidFile:
     """The pidfile at `path` and the lock at `lock_path`, ours from `acquire` to `release`.
 
-    What a killed daemon left is simply taken over. The lock file stays when the daemon ends:
-    removing it could part two daemons that start at the same time.
+    What a killed daemon left is simply taken over.
     """
 
     def __init__(self, path: str, lock_path: str) -> None:
@@ -63,12 +62,13 @@ class PidFile:
         self._write_pid()
 
     def release(self) -> None:
-        """Remove the pidfile and give the lock back, if we hold it."""
+        """Remove both files and give the lock back, if we hold it."""
         if self._fd < 0:
             return
-        with contextlib.suppress(OSError):
-            # Removed before it is unlocked: a daemon that starts now makes a new one.
-            os.unlink(self._path)
+        for path in (self._path, self._lock_path):
+            with contextlib.suppress(OSError):
+                # Removed before it is unlocked: a daemon that starts now makes a new one.
+                os.unlink(path)
         os.close(self._fd)
         self._fd = -1
 
@@ -113,13 +113,18 @@ def running_pid(lock_path: str) -> int | None:
     except FileNotFoundError:
         return _holder_of_removed(lock_path)
     try:
-        asked = _FLOCK.pack(fcntl.F_WRLCK, *_WHOLE_FILE)
-        found = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))
-        if found[0] != fcntl.F_UNLCK:
+        if _is_locked(fd):
             return _pid_in(fd)
     finally:
         os.close(fd)
     return _holder_of_removed(lock_path)
+
+
+def _is_locked(fd: int) -> bool:
+    """Return whether somebody else holds a lock on the file; takes none."""
+    asked = _FLOCK.pack(fcntl.F_WRLCK, *_WHOLE_FILE)
+    found = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))
+    return bool(found[0] != fcntl.F_UNLCK)
 
 
 def _is_at(fd: int, path: str) -> bool:
@@ -137,7 +142,7 @@ def _pid_in(fd: int) -> int | None:
 
 
 def _holder_of_removed(lock_path: str) -> int | None:
-    """Return which other process has a file open that was at `lock_path` and was removed.
+    """Return which other process holds a lock on a file that was at `lock_path` and was removed.
 
     That is a daemon whose files a cleaner has taken away. Only processes of our own user are
     looked at, as others can take no file of that name, and only those that see the same root:
@@ -149,11 +154,22 @@ def _holder_of_removed(lock_path: str) -> int | None:
         if not entry.isdigit() or int(entry) == os.getpid():
             continue
         with contextlib.suppress(OSError):
-            if os.stat(f"/proc/{entry}").st_uid != os.geteuid():
+            process = f"/proc/{entry}"
+            if os.stat(process).st_uid != os.geteuid():
                 continue
-            if not os.path.samestat(os.stat(f"/proc/{entry}/root"), root):
+            if not os.path.samestat(os.stat(f"{process}/root"), root):
                 continue
-            for fd in os.listdir(f"/proc/{entry}/fd"):
-                if os.readlink(f"/proc/{entry}/fd/{fd}") == removed:
+            for name in os.listdir(f"{process}/fd"):
+                path = f"{process}/fd/{name}"
+                if os.readlink(path) == removed and _is_locked_at(path):
                     return int(entry)
     return None
+
+
+def _is_locked_at(path: str) -> bool:
+    """Return whether the file is locked: one that starts has it open only for a moment."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return _is_locked(fd)
+    finally:
+        os.close(fd)

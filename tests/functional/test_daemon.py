@@ -442,6 +442,7 @@ def test_status(place):
     place.start()
     status = place.ask(command="status")
     assert status.pop("uptime_secs") < PATIENCE
+    assert status["summary"].pop("rights").endswith("no capabilities")
     assert status == {
         "daemon": NAME,
         "version": "1.0.0",

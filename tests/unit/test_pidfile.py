@@ -117,7 +117,7 @@ def test_before_the_start_and_after_the_end_nothing_is_put_back(place, pidfile):
     pidfile.acquire()
     pidfile.release()
     pidfile.keep()
-    assert os.listdir(place) == ["d.lock"]
+    assert os.listdir(place) == []
 
 
 def test_a_lock_on_a_file_that_was_replaced_is_not_taken_for_ours(place, pidfile, monkeypatch):
