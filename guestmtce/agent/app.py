@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from guestmtce.agent import metrics
 from guestmtce.agent.addresses import OwnAddresses
 from guestmtce.agent.http_api import HttpApi
-from guestmtce.agent.metrics import build_registry
 from guestmtce.agent.mtc_link import MtcLink
 from guestmtce.agent.problems import problems
 from guestmtce.agent.server_link import ServerLink
@@ -32,7 +32,7 @@ from guestmtce.core.shared.mtc_message import MtcMessage, Record
 from guestmtce.core.shared.settings import AgentSettings, management_interface
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, canonical_uuid
-from guestmtce.runtime import files
+from guestmtce.runtime import files, intake
 from guestmtce.runtime.address import is_loopback
 from guestmtce.runtime.control import Handler
 from guestmtce.runtime.event_log import EventLog
@@ -40,6 +40,7 @@ from guestmtce.runtime.hosts import HostsFile
 from guestmtce.runtime.http_server import HttpServer
 from guestmtce.runtime.interfaces import is_here
 from guestmtce.runtime.loop import Loop, Timers
+from guestmtce.runtime.metrics import Registry
 
 log = logging.getLogger(__name__)
 
@@ -86,10 +87,18 @@ class GuestAgent:
         self.http_api = HttpApi(loop, self.core, self.metrics, self._settle)
         self.http_counts: Counter[str] = Counter()
         self._server: HttpServer | None = None
-        self._registry = build_registry(loop, self)
+        self._registry = self._make_registry()
         self._timers = Timers(loop)
         self._missing = EveryNth(_LOG_EVERY)
         self._stopping = False
+
+    def _make_registry(self) -> Registry:
+        registry = Registry()
+        metrics.register(registry, self._loop, self.core)
+        intake.register(registry, [self.server_link.intake, self.mtc_link.intake], self.overruns)
+        metrics.register_vim(registry, self.core, self.vim_api)
+        metrics.register_http(registry, self.http_api, self.http_counts)
+        return registry
 
     def start(self) -> None:
         """Bind, ask mtcAgent for the hosts, begin the audit. Raises StartError."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from guestmtce.core.shared.errors import PeerError, Unneeded
 from guestmtce.core.shared.limits import EveryNth
+from guestmtce.runtime.metrics import Registry
 
 _LOG_EVERY = 100
 
@@ -60,3 +61,31 @@ class Intake:
             self.sent[name] += 1
         else:
             self.dropped["not_sent"] += 1
+
+
+def register(registry: Registry, intakes: Sequence[Intake], overruns: Callable[[], int]) -> None:
+    """Show the counts of a daemon's links, and how many datagrams the kernel dropped."""
+
+    def counts() -> dict[tuple[str, ...], int]:
+        found: Counter[tuple[str, ...]] = Counter()
+        for intake in intakes:
+            found.update({("in", name): count for name, count in intake.received.items()})
+            found.update({("out", name): count for name, count in intake.sent.items()})
+        return found
+
+    registry.collect(
+        "counter",
+        "guestmtce_datagrams_total",
+        "Datagrams taken and sent.",
+        counts,
+        ("direction", "cmd"),
+    )
+    registry.count(
+        "guestmtce_datagrams_dropped_total",
+        "Datagrams not taken or not sent.",
+        "reason",
+        *(intake.dropped for intake in intakes),
+    )
+    registry.collect(
+        "counter", "guestmtce_datagram_overruns_total", "Lost in the kernel.", overruns
+    )

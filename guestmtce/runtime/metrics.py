@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar, Union
 
@@ -55,47 +56,6 @@ class Metric:
             raise ValueError(f"{self.name} has the labels {self.labels}, not {len(values)}")
 
 
-class Gauge(Metric):
-    """A number that goes up and down, one for each combination of label values."""
-
-    kind = "gauge"
-
-    def __init__(self, name: str, help_text: str, labels: Sequence[str] = ()) -> None:
-        super().__init__(name, help_text, labels)
-        self._values: dict[LabelValues, Number] = {} if labels else {(): 0}
-
-    def inc(self, *values: str, by: Number = 1) -> None:
-        """Add `by` to the number with these label values."""
-        try:
-            self._values[values] += by
-        except KeyError:
-            self._check(values)
-            self._values[values] = by
-
-    def set(self, value: Number, *values: str) -> None:
-        """Set the number with these label values."""
-        if values not in self._values:
-            self._check(values)
-        self._values[values] = value
-
-    def value(self, *values: str) -> Number:
-        """Return the number with these label values, 0 if it was never set."""
-        return self._values.get(values, 0)
-
-    def samples(self) -> list[str]:
-        """Return one line for each combination of label values, in their order."""
-        return [
-            f"{self.name}{_labels(self.labels, values)} {_number(value)}"
-            for values, value in sorted(self._values.items())
-        ]
-
-
-class Counter(Gauge):
-    """A number that only grows."""
-
-    kind = "counter"
-
-
 class Histogram(Metric):
     """How observed values spread over buckets; `buckets` are their upper bounds, ascending."""
 
@@ -113,11 +73,6 @@ class Histogram(Metric):
         """Count one value."""
         self._counts[bisect.bisect_left(self._bounds, value)] += 1
         self._sum += value
-
-    @property
-    def count(self) -> int:
-        """How many values were observed."""
-        return sum(self._counts)
 
     def samples(self) -> list[str]:
         """Return the cumulative buckets, the sum and the count."""
@@ -161,14 +116,6 @@ class Registry:
     def __init__(self) -> None:
         self._metrics: dict[str, Metric] = {}
 
-    def counter(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Counter:
-        """Make a counter."""
-        return self._add(Counter(name, help_text, labels))
-
-    def gauge(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Gauge:
-        """Make a gauge."""
-        return self._add(Gauge(name, help_text, labels))
-
     def histogram(
         self, name: str, help_text: str, buckets: Sequence[float] = DEFAULT_BUCKETS
     ) -> Histogram:
@@ -189,6 +136,15 @@ class Registry:
         number, such as `{("in", "QRY_INST"): 3}`.
         """
         self._add(_Collected(kind, name, help_text, labels, function))
+
+    def count(self, name: str, help_text: str, label: str, *counters: Counter[str]) -> None:
+        """Render the sum of `counters` as a counter `name`, its keys as values of `label`."""
+
+        def read() -> Mapping[LabelValues, Number]:
+            total: Counter[str] = sum(counters, Counter())
+            return {(key,): count for key, count in total.items()}
+
+        self.collect("counter", name, help_text, read, (label,))
 
     def render(self) -> str:
         """Return everything as text, with the line end that the format asks for."""

@@ -7,14 +7,12 @@ sent is one message, what is received is bytes.
 from __future__ import annotations
 
 import errno
-import os
 import selectors
 import socket
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from guestmtce.runtime import unix
 from guestmtce.runtime.loop import Loop, Timer
 
 # One read of this size a turn, so that a flooding peer cannot starve another.
@@ -34,7 +32,7 @@ class Stream:
     peer or an error ended the connection, and never after `close`. Both are called from the
     loop only, never from inside `send` or `close`.
 
-    `dropped` counts messages that did not fit, `received_bytes` and `sent_bytes` are totals.
+    `dropped` counts messages that did not fit.
     """
 
     def __init__(
@@ -47,8 +45,6 @@ class Stream:
         max_buffer: int = DEFAULT_MAX_BUFFER,
     ) -> None:
         self.dropped = 0
-        self.received_bytes = 0
-        self.sent_bytes = 0
         self.closed = False
         self._loop = loop
         self._socket = sock
@@ -175,7 +171,6 @@ class Stream:
             return _reason(error)
         if not data:
             return "end of file"
-        self.received_bytes += len(data)
         self._on_data(data)
         return None
 
@@ -191,7 +186,6 @@ class Stream:
                 return _reason(error)
             if message.droppable and not self._begun:
                 self._droppable_bytes -= len(message.data)
-            self.sent_bytes += sent
             self._queued -= sent
             self._begun += sent
             if self._begun < len(message.data):
@@ -228,12 +222,3 @@ class Stream:
 def _reason(error: OSError) -> str:
     """Return the kernel's name of an error, such as ECONNRESET or EPIPE."""
     return errno.errorcode.get(error.errno or 0, type(error).__name__)
-
-
-def connect_unix(directory: str, name: str) -> socket.socket:
-    """Return a non-blocking stream socket connected to the socket `name` in `directory`.
-
-    The path may be longer than `sun_path`; a symbolic link is refused (guest-channel.md,
-    Discovery and Connecting). Raises OSError as `unix.connect` does.
-    """
-    return unix.connect(os.path.join(directory, name))

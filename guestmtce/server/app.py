@@ -22,14 +22,16 @@ from guestmtce.core.shared.mtc_message import Ask, HostState, InstanceState, Mtc
 from guestmtce.core.shared.settings import ServerSettings, management_interface
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, Notification, canonical_uuid
-from guestmtce.runtime import files
+from guestmtce.runtime import files, intake
 from guestmtce.runtime.control import Handler
 from guestmtce.runtime.event_log import EventLog
 from guestmtce.runtime.hosts import HostsFile
 from guestmtce.runtime.loop import Loop, Timer
+from guestmtce.runtime.metrics import Registry
+from guestmtce.runtime.metrics_file import MetricsFile
+from guestmtce.server import metrics
 from guestmtce.server.agent_link import AgentLink, MessageHandler
 from guestmtce.server.channel import Channel
-from guestmtce.server.metrics import ServerMetrics
 from guestmtce.server.virtio import ChannelDirectory
 
 log = logging.getLogger(__name__)
@@ -90,7 +92,10 @@ class GuestServer:
             management_interface=management_interface(files.reader(root)),
             handlers=handlers,
         )
-        self._metrics = ServerMetrics(loop, self)
+        self._registry = Registry()
+        metrics.register(self._registry, loop, self.worker, self.channels)
+        intake.register(self._registry, [self.link.intake], lambda: self.link.overruns)
+        self._metrics_file = MetricsFile(loop, self._registry.render)
         self._discovering = False
         self._waited = 0.0
         self._timer: Timer | None = None
@@ -111,7 +116,7 @@ class GuestServer:
         """Bind, then wait for the platform, then discover. Raises StartError."""
         self.link.open()
         self._events.open()
-        self._metrics.start(self._metrics_path())
+        self._metrics_file.start(self._metrics_path())
         self._await_platform()
 
     def stop(self, done: Callable[[], None]) -> None:
@@ -122,7 +127,7 @@ class GuestServer:
         for channel in self.channels.values():
             channel.instance.delete()
         self.channels.clear()
-        self._metrics.stop()
+        self._metrics_file.stop()
         self.link.close()
         self._events.close()
         done()
@@ -131,7 +136,7 @@ class GuestServer:
         """Go by these settings from now on (SIGHUP)."""
         self.worker.settings = settings
         self.link.reload(self.settings)
-        self._metrics.start(self._metrics_path())
+        self._metrics_file.start(self._metrics_path())
 
     def _metrics_path(self) -> str | None:
         path = self.settings.metrics_file
@@ -279,8 +284,9 @@ class GuestServer:
             found.append(f"{len(flooding) - _SHOWN_FLOODS} more instances flood their channels")
         if self._loop.errors:
             found.append(f"{self._loop.errors} internal errors, see the log")
-        if self._events.problem:
-            found.append(self._events.problem)
+        for problem in (self._events.problem, self._metrics_file.problem):
+            if problem:
+                found.append(problem)
         return found
 
     def summary(self) -> dict[str, Any]:
@@ -323,7 +329,7 @@ class GuestServer:
 
     def metrics(self) -> str:
         """Return the metrics as Prometheus text."""
-        return self._metrics.render()
+        return self._registry.render()
 
     def commands(self) -> Mapping[str, Handler]:
         """Return the control commands of guestctl that only a guestServer answers."""

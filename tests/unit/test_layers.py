@@ -70,14 +70,9 @@ TIER_OF = {f"guestmtce.core.{name}": tier for tier, names in enumerate(TIERS) fo
 HALVES = {"shared": {"shared"}, "server": {"shared", "server"}, "agent": {"shared", "agent"}}
 
 
-def imports(path: Path, *, run_time: bool = False) -> set[str]:
-    """Return the modules that a file imports anywhere, its functions included.
-
-    `run_time`: without what is imported for the type checker alone.
-    """
+def imports(path: Path) -> set[str]:
+    """Return the modules that a file imports anywhere, in functions and for types alone too."""
     tree = ast.parse(path.read_text("utf-8"))
-    if run_time:
-        tree.body = [node for node in tree.body if not _is_for_types(node)]
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -89,10 +84,6 @@ def imports(path: Path, *, run_time: bool = False) -> set[str]:
                 whole = f"{module}.{alias.name}"
                 found.add(whole if whole in MODULES else module)
     return found
-
-
-def _is_for_types(node: ast.stmt) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 IMPORTS = {name: imports(path) for name, path in MODULES.items()}
@@ -180,8 +171,7 @@ def test_programs_do_not_know_each_other(module):
 
 
 def test_no_cycles():
-    """Modules stay importable one by one: following the imports ends."""
-    at_run_time = {name: imports(path, run_time=True) for name, path in MODULES.items()}
+    """Following the imports ends, those for the type checker alone included."""
     done: set[str] = set()
     path: list[str] = []
 
@@ -190,7 +180,7 @@ def test_no_cycles():
         if module in done:
             return
         path.append(module)
-        for name in at_run_time[module] & MODULES.keys():
+        for name in IMPORTS[module] & MODULES.keys():
             visit(name)
         done.add(path.pop())
 
