@@ -33,6 +33,7 @@ from guestmtce.core.shared.settings import AgentSettings, management_interface
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, canonical_uuid
 from guestmtce.runtime import files, intake
+from guestmtce.runtime import log as logs
 from guestmtce.runtime.address import is_loopback
 from guestmtce.runtime.control import Handler
 from guestmtce.runtime.event_log import EventLog
@@ -145,7 +146,7 @@ class GuestAgent:
 
     def why(self, uuid: str, text: str) -> None:
         """Log what answers "why?" of an instance (a port of the core)."""
-        log.info("%s", printable(text), extra={"why": uuid})
+        log.info("%s", printable(text), extra=logs.why(uuid))
 
     def remember(self, uuid: str, entry: Entry) -> None:
         """Pass on what an instance's history remembers (a port of the core)."""

@@ -17,6 +17,7 @@ from guestmtce.core.shared.limits import RateLimit
 from guestmtce.core.shared.mtc_message import InstanceInformation, Record, VoteAnswer
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command
+from guestmtce.runtime import log as logs
 from guestmtce.runtime import unix
 from guestmtce.runtime.loop import Loop, Timers
 from guestmtce.runtime.stream import Stream
@@ -159,8 +160,8 @@ class Channel:
     def report(self, command: Command, record: Record, why: str = "") -> None:
         """Tell guestAgent, and the log."""
         level = logging.WARNING if command in _FAULTS else logging.INFO
-        if self._may_log():
-            log.log(level, "%s: %s", self.who, _describe(command, record, why))
+        line = _describe(command, record, why)
+        log.log(level, "%s: %s", self.who, line, extra=logs.why(self.instance.uuid))
         self._owner.report(command, record)
 
     def forget(self) -> None:
