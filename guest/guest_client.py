@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """The in-guest heartbeat client: one file to copy into a guest image, nothing to install.
 
-It speaks protocol 3.1 of the guest channel (guest-channel.md) on the virtio-serial port
+It speaks protocol 3.1 of the guest channel (protocol.md) on the virtio-serial port
 `cgcs.heartbeat`: says `init` until the host acknowledges it, answers each challenge with the
 guest's health, and answers votes and notifications, all through two optional scripts of the
 guest's owner:
@@ -190,7 +190,7 @@ def encode(msg_type: str, sequence: int, body: Sequence[Tuple[str, object]]) -> 
 
 
 class Framer:
-    """Cuts the byte stream into messages, however it arrives (guest-channel.md, Framing).
+    """Cuts the byte stream into messages, however it arrives (protocol.md, Framing).
 
     Keeps at most one message's worth; what is longer is skipped up to the next newline and
     counted in `discarded`.

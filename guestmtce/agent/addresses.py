@@ -1,7 +1,7 @@
 """The agent's own addresses, and sockets on addresses that may not be there yet.
 
 The floating address is what `controller` names; the local one is this host's own
-(server-agent.md, Ports and addresses). Either may be missing when the agent starts, and come.
+(datagrams.md, Ports and addresses). Either may be missing when the agent starts, and come.
 """
 
 from __future__ import annotations

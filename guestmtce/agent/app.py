@@ -1,4 +1,4 @@
-"""guestAgent: on the active controller; commands, events, audit (overview.md).
+"""guestAgent: on the active controller; commands, events, audit (architecture.md).
 
 Replaces guestAgent.cpp. It owns the core and joins it with the links to the guestServers,
 mtcAgent and the VIM, none of which know one another.

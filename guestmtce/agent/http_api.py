@@ -1,4 +1,4 @@
-"""The HTTP side of the VIM's commands: requests in, JSON answers out (vim.md, "Commands").
+"""The HTTP side of the VIM's commands: requests in, JSON answers out (http-api.md, "Commands").
 
 Replaces guestHttpSvr. `core.agent.vim_commands` reads a request, `core.agent.commands` does it.
 """

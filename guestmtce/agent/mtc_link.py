@@ -1,4 +1,4 @@
-"""guestAgent's link to mtcAgent: commands in, MONITOR_READY out (server-agent.md)."""
+"""guestAgent's link to mtcAgent: commands in, MONITOR_READY out (datagrams.md)."""
 
 from __future__ import annotations
 

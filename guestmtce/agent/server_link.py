@@ -1,4 +1,4 @@
-"""guestAgent's end of the UDP link to the guestServers (server-agent.md).
+"""guestAgent's end of the UDP link to the guestServers (datagrams.md).
 
 Decides who is believed and where commands go. What a message does is `core.agent.events`.
 """

@@ -1,4 +1,4 @@
-"""Tells and asks the VIM what the queue says is due (vim.md, "Events").
+"""Tells and asks the VIM what the queue says is due (http-api.md, "Events").
 
 Replaces guestVimApi and guestHttpUtil. The rules of delivery are `core.agent.vim_queue`'s; here
 requests are built, written and judged.
@@ -157,7 +157,7 @@ class VimApi:
 
 
 def judge(outcome: Outcome) -> Ended:
-    """Say how a request ended, in the queue's terms (vim.md, "Rules for events")."""
+    """Say how a request ended, in the queue's terms (http-api.md, "Rules for events")."""
     if not outcome.written:
         return Ended.NOT_DELIVERED
     if outcome.error == TIMEOUT:

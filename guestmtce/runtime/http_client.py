@@ -1,4 +1,4 @@
-"""One HTTP request per connection, on the loop, with a deadline (vim.md, "Events").
+"""One HTTP request per connection, on the loop, with a deadline (http-api.md, "Events").
 
 Replaces guestHttpUtil's blocking calls. `urllib.request.Request` says what is asked, and
 `http.client.HTTPResponse` reads the answer, on bytes in memory (decision 36); the socket between

@@ -1,4 +1,4 @@
-"""One client of the HTTP server: its bytes, its answers, and one deadline (vim.md, "Errors").
+"""One client of the HTTP server: its bytes, its answers, and one deadline (http-api.md, "Errors").
 
 Only `http_server` imports this. A client is bounded in time (each phase has a deadline) and in
 space (one request at a time, read no further while its answer waits to be sent).

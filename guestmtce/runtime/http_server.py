@@ -1,4 +1,4 @@
-"""An HTTP server on the loop: many connections, none of which can hold up another (vim.md).
+"""An HTTP server on the loop: many connections, none of which can hold up another (http-api.md).
 
 Replaces libevent's evhttp. Here it is decided who may connect, and whose piece of a long answer
 is made next; `http_connection` moves a client's bytes, `http_message` reads and writes them.

@@ -1,4 +1,4 @@
-"""guestServer's end of the UDP link to guestAgent (server-agent.md).
+"""guestServer's end of the UDP link to guestAgent (datagrams.md).
 
 Replaces the send and receive half of guestSvrMsg. Decides whom to believe and where to send,
 says READY until the agent speaks, and hands checked messages to the server.

@@ -1,4 +1,4 @@
-"""guestServer: one per worker; discovers channels, heartbeats instances, reports (overview.md).
+"""guestServer: one per worker; discovers channels, heartbeats instances, reports (architecture.md).
 
 Replaces guestServer.cpp. It owns the table of instances and joins three things that do not
 know one another: the channel directory, the channels, and the link to guestAgent.

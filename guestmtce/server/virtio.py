@@ -1,6 +1,6 @@
 """The guests' socket files: which there are, and what becomes of each.
 
-Replaces guestVirtio and the file half of guestSvrUtil (guest-channel.md, Discovery). It tells
+Replaces guestVirtio and the file half of guestSvrUtil (protocol.md, Discovery). It tells
 a listener what became of each instance's file; whether to connect is not its business, and how
 a change is noticed is `watch`'s.
 """

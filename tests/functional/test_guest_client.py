@@ -53,7 +53,7 @@ def test_init_is_repeated_until_acknowledged(host, start):
 
 
 def test_init_again_when_challenges_stop(host, start):
-    """guest-channel.md: no challenge for max(2 x interval, 5 s) and the guest says init again."""
+    """protocol.md: no challenge for max(2 x interval, 5 s) and the guest says init again."""
     start("--interval-ms", "500")
     first = host.greet()
     host.challenge()

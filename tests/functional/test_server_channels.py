@@ -1,4 +1,4 @@
-"""guestServer as a process: finding channels, and finding them again (guest-channel.md)."""
+"""guestServer as a process: finding channels, and finding them again (protocol.md)."""
 
 from __future__ import annotations
 

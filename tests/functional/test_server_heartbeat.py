@@ -111,7 +111,7 @@ ROWS = [
 
 
 def test_every_row_of_bad_input(place):
-    """guest-channel.md, "Bad input from a guest", on one connection that goes on heartbeating."""
+    """protocol.md, "Bad input", on one connection that goes on heartbeating."""
     guest = place.beating(heartbeat_interval_ms=400)
     running = place.agent.wait_for("RUNNING", UUID)
     rows = [*ROWS, *bad_bodies()]

@@ -291,7 +291,7 @@ def sleeps(pid):
 
 
 def test_guest_server_pulls_in_no_http():
-    """design.md: "guestServer imports no HTTP module"; nor what takes long to import."""
+    """No HTTP module, nor what takes long to import (architecture.md, "Who imports whom")."""
     code = "import sys, guestmtce.server.main; print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True

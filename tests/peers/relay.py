@@ -25,7 +25,8 @@ from tests.peers import wire
 from tests.peers.journal import Journal, wait_until
 from tests.peers.reactor import Reactor, unix_listener
 
-# What fits between host and guest while the guest does not read (guest-channel.md, measured).
+# What fits between host and guest while the guest does not read: protocol.md,
+# "How guests and QEMU behave".
 PIPE_BYTES = 25_000
 
 

@@ -1,6 +1,6 @@
 """The VIM: takes guestAgent's events, answers its queries, and sends it commands.
 
-The server answers as the real VIM was measured to (vim.md): HTTP/1.0 without Content-Length, the
+The server answers as the real VIM does (http-api.md): HTTP/1.0 without Content-Length, the
 end of the answer is the end of the connection, then a reset; `service` and `action` events get no
 answer at all. `misbehave` makes it do worse. One thread per connection; with `serial` they take
 turns, so that one that hangs blocks all, as in the real one.

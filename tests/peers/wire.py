@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 MESSAGE_LIMIT = 1056
 
-# server-agent.md: hdr, ver, rev, res, cmd, num, parm[5], buf; little endian, packed.
+# datagrams.md: hdr, ver, rev, res, cmd, num, parm[5], buf; little endian, packed.
 DATAGRAM_HEAD = struct.Struct("<64sHHIII5I")
 DATAGRAM_SIZE = 1060
 BUF_SIZE = DATAGRAM_SIZE - DATAGRAM_HEAD.size

@@ -1,7 +1,7 @@
 """Where our guestServer differs from the recorded one on purpose: the one table of reasons.
 
 A difference without a row fails, and so does a row that no recording needs. Reasons name the
-document of the specification that they follow; "decision" is one of decisions.md.
+document that they follow; "decision" is one of decisions.md.
 """
 
 from __future__ import annotations
@@ -47,25 +47,25 @@ CONSENT = r'^401 VOTE_NOTIFY .*"irrevocable".*"vote":"complete","reason":""}$'
 INTENDED = [
     # READY
     *because(
-        "server-agent.md, events: 2 s after start at the latest, and not only once the agent "
+        "datagrams.md, Events: 2 s after start at the latest, and not only once the agent "
         "has spoken",
         (ANY, "time", r"^MONITOR_READY .*: \d+\.\d\d → (0\.9|1\.[0-3])\d$", 64),
     ),
     *because(
-        "server-agent.md, events: repeated after 5 s until the agent has spoken",
+        "datagrams.md, Events: repeated after 5 s until the agent has spoken",
         (r"monitor-ready|start-existing-socket", "extra", r"^MONITOR_READY", 2),
     ),
     *because(
-        "behaviour.md, what the old daemons got wrong: events lost before the agent speaks",
+        "behaviour.md, What the old daemons got wrong: events lost before the agent speaks",
         ("heartbeat-no-agent", "extra", r"RUNNING", 1),
     ),
     # Connecting
     *because(
-        "guest-channel.md, Connecting: first attempt immediately when a file appears",
+        "protocol.md, Connecting: first attempt immediately when a file appears",
         (ANY, "time", r"^40\d connect: 1\.[01]\d → 0\.[01]\d$", 57),
     ),
     *because(
-        "guest-channel.md, Connecting: the end of file is seen at once, the gap after it is 200 ms",
+        "protocol.md, Connecting: the end of file is seen at once, the gap after it is 200 ms",
         (
             r"auto-reconnect-120s|guest-closes-(heartbeating|idle)|inotify-two-at-once",
             "time",
@@ -75,11 +75,11 @@ INTENDED = [
         (r"two-instances", "extra", r"^402 connect$", 1),
     ),
     *because(
-        "guest-channel.md, Connecting: a fresh inotify event resets the backoff",
+        "protocol.md, Connecting: a fresh inotify event resets the backoff",
         (r"reconnect-backoff", "time", r"^401 connect: 4\d\.\d\d → 0\.00$", 1),
     ),
     *because(
-        "behaviour.md, Disconnect while heartbeating: STOPPED at once",
+        "protocol.md, Connecting: STOPPED at once",
         (
             r"guest-closes-heartbeating|reconnect-backoff",
             "extra",
@@ -88,7 +88,7 @@ INTENDED = [
         ),
     ),
     *because(
-        "guest-channel.md, Connecting: without heartbeating reconnected each 120 s, however found",
+        "protocol.md, Connecting: without heartbeating reconnected each 120 s, however found",
         (
             r"auto-reconnect-startup|guest-closes-idle|search-audit-180s|inotify-two-at-once",
             "extra",
@@ -98,26 +98,26 @@ INTENDED = [
     ),
     # Discovery
     *because(
-        "guest-channel.md, Discovery: a read returns many events; every one is handled; so "
+        "protocol.md, Discovery: a read returns many events; every one is handled; so "
         "the second is known 180 s earlier",
         (r"inotify-two-at-once", "time", r"^402 connect: 179\.\d\d → 0\.0\d$", 1),
         (r"inotify-two-at-once", "extra", r"^402 QRY_INST", 1),
     ),
     *because(
-        "guest-channel.md, Discovery: moved in is as good as created; by then it reconnects",
+        "protocol.md, Discovery: moved in is as good as created; by then it reconnects",
         (r"search-audit-180s", "time", r"^401 connect: 179\.\d\d → 0\.20$", 1),
     ),
     *because(
-        "guest-channel.md, Discovery: the older file name is recognised too",
+        "protocol.md, Discovery: the older file name is recognised too",
         (r"inotify-socket", "extra", r"^402 (connect|QRY_INST)", 2),
     ),
     *because(
-        "guest-channel.md, Discovery: moved in: add and connect",
+        "protocol.md, Discovery: moved in: add and connect",
         (r"inotify-socket", "extra", r"^404 (connect|QRY_INST)", 2),
     ),
     # Heartbeat
     *because(
-        "behaviour.md, init: served at once in any state",
+        "behaviour.md, Heartbeat: an init is served at once in any state",
         (
             r"reinit-while-heartbeating",
             "extra",
@@ -126,20 +126,20 @@ INTENDED = [
         ),
     ),
     *because(
-        "behaviour.md, what the old daemons got wrong: no 60 s timer stops it, misses decide",
+        "behaviour.md, What the old daemons got wrong: no 60 s timer stops it, misses decide",
         (r"init-timer-60s", "extra", r"^401 challenge 1\.6\d$", 8),
     ),
     *because(
-        "behaviour.md, challenge_response: ILLHEALTH at most once in 10 s per action",
+        "behaviour.md, Illness: ILLHEALTH at most once in 10 s per action",
         (r"unhealthy-(first|invalid-health|log|reboot|stop)", "missing", r"^401 ILLHEALTH", 15),
     ),
     *because(
-        "behaviour.md, challenge_response: ILLHEALTH only while reporting",
+        "behaviour.md, Illness: ILLHEALTH only while reporting",
         (r"unhealthy-not-reporting", "missing", r"^401 ILLHEALTH .*\"reporting\":\"disabled\"", 4),
     ),
     # Votes and notifications
     *because(
-        "behaviour.md, vote / notify: the timer rings: VOTE_NOTIFY with `complete`; the old "
+        "behaviour.md, Vote: the timer rings: VOTE_NOTIFY with `complete`; the old "
         "one reported silence only of a guest that did not heartbeat",
         (rf"notify-({BEFORE}|{AFTER})", "extra", CONSENT, 11),
     ),
@@ -154,7 +154,7 @@ INTENDED = [
         (rf"notify-{BEFORE}", "missing", CONSENT, 6),
     ),
     *because(
-        "behaviour.md, vote / notify: the timer is that of the event, here longer than the "
+        "behaviour.md, Vote: the timer is that of the event, here longer than the "
         "recording; the old one ran vote_secs",
         (rf"notify-{AFTER}", "missing", CONSENT, 5),
     ),
@@ -172,7 +172,7 @@ INTENDED = [
         (rf"notify-{AFTER}", "missing", r"^401 action_notify .*(_end|unpause)", 4),
     ),
     *because(
-        "behaviour.md, vote / notify: reconnects for it only if it is not connected",
+        "behaviour.md, Vote: reconnects for it only if it is not connected",
         (r"notify-resume|vote-not-heartbeating", "missing", r"^401 (closed|connect)$", 4),
     ),
     *because(
@@ -185,7 +185,7 @@ INTENDED = [
         ),
     ),
     *because(
-        "behaviour.md, vote / notify: suspend complete disconnects, without a delay",
+        "behaviour.md, Vote: suspend complete disconnects, without a delay",
         (r"notify-suspend", "time", r"^401 closed: 1\.03 → 0\.00$", 1),
     ),
     *because(
@@ -212,11 +212,11 @@ INTENDED = [
         ),
     ),
     *because(
-        "behaviour.md, what the old daemons got wrong: guest text pasted into JSON unescaped",
+        "behaviour.md, What the old daemons got wrong: guest text pasted into JSON unescaped",
         (r"vote-revocable", "missing", r'"reason": "busy: "quoted" reason"}$', 1),
     ),
     *because(
-        "server-agent.md, events: `reason` is JSON-escaped",
+        "datagrams.md, Events: `reason` is JSON-escaped",
         (r"vote-revocable", "extra", r'"reason":"busy: \\"quoted\\" reason"}$', 1),
     ),
     *because(
@@ -229,7 +229,7 @@ INTENDED = [
         ),
     ),
     *because(
-        "behaviour.md, vote / notify: the timer rings: VOTE_NOTIFY with `accept`; the old one "
+        "behaviour.md, Vote: the timer rings: VOTE_NOTIFY with `accept`; the old one "
         "comes of an answer to another event, ours of the timer",
         (
             r"vote-revocable",
@@ -245,7 +245,7 @@ INTENDED = [
         ),
     ),
     *because(
-        "behaviour.md, what the old daemons got wrong: typed validation at the border",
+        "behaviour.md, What the old daemons got wrong: typed validation at the border",
         (r"vote-revocable", "missing", r"^401 action_notify .*\"event_type\":\"frobnicate\"", 1),
     ),
     *because(
@@ -254,25 +254,25 @@ INTENDED = [
     ),
     # Bad input of guests
     *because(
-        "behaviour.md, what the old daemons got wrong: a float crashes the host daemon; "
+        "behaviour.md, What the old daemons got wrong: a float crashes the host daemon; "
         "ours lives and goes on",
         (r"crash-float-version|malformed", "missing", r"^401 closed$", 2),
         (r"crash-float-version|malformed", "extra", r"^401 challenge 1\.[145]$", 3),
     ),
     *because(
-        "guest-channel.md, Bad input: non-integer `version`; no minimum of 32 bytes",
+        "protocol.md, Bad input: non-integer `version`; no minimum of 32 bytes",
         (r"crash-float-version|malformed", "extra", r'^401 nack .*"failed to parse version"}$', 2),
     ),
     *because(
-        "guest-channel.md, Bad input: what is not an object is dropped",
+        "protocol.md, Bad input: what is not an object is dropped",
         (r"malformed", "missing", r'^401 nack .*"failed to parse version"}$', 1),
     ),
     *because(
-        "guest-channel.md, Bad input: no minimum of 32 bytes",
+        "protocol.md, Bad input: no minimum of 32 bytes",
         (r"malformed", "extra", r'^401 nack .*"failed to parse msg_type"}$', 1),
     ),
     *because(
-        "guest-channel.md, Bad input: all keys are checked before any is applied, the id "
+        "protocol.md, Bad input: all keys are checked before any is applied, the id "
         "included; no id is known before a good init",
         (
             r"missing-key",
@@ -288,42 +288,42 @@ INTENDED = [
         ),
     ),
     *because(
-        "guest-channel.md, Bad input: a missing body key; exit has log_msg; without it, no exit",
+        "protocol.md, Bad input: a missing body key; exit has log_msg; without it, no exit",
         (r"missing-key", "extra", r'^401 nack .*"failed to parse log_msg"}$', 1),
         (r"missing-key", "missing", r"^401 STOPPED", 1),
     ),
     # Framing
     *because(
-        "guest-channel.md, Framing: a message is whole however it is split; the next newline "
+        "protocol.md, Framing: a message is whole however it is split; the next newline "
         "ends an init, so that two are answered",
         (r"split-join", "extra", r"^401 (init_ack .*|challenge [03]\.[0123])$", 8),
         (r"split-join", "time", r"^401 challenge 3\.1: 1\.00 → 0\.00$", 1),
     ),
     *because(
-        "behaviour.md, challenge_response: an unfinished init does not end the silence",
+        "behaviour.md, Heartbeat: an unfinished init does not end the silence",
         (r"split-join", "extra", r"^401 LOSS", 1),
     ),
     *because(
-        "behaviour.md, Whose silence: what has arrived is read in one turn, not one each 30 ms",
+        "behaviour.md, Whose silence?: what has arrived is read in one turn, not one each 30 ms",
         (r"split-join", "time", r'"unsupported message type: [uv]\d\d"}: 0\.\d\d → 0\.00$', 27),
     ),
     *because(
-        "guest-channel.md, Bad input: up to 500 messages in a second; the old queue held 17",
+        "protocol.md, Bad input: up to 500 messages in a second; the old queue held 17",
         (r"split-join", "extra", r'"unsupported message type: v[123]\d"}$', 23),
     ),
     *because(
-        "guest-channel.md, Framing: longer than 1056 bytes: discarded without a nack",
+        "protocol.md, Framing: longer than 1056 bytes: discarded without a nack",
         (r"split-join", "missing", r'"unsupported message type: big"}$', 1),
     ),
     # Bad input of the agent
     *because(
-        "server-agent.md, the datagram: what is not JSON is dropped, not read as `disabled`; "
+        "datagrams.md, The datagram: what is not JSON is dropped, not read as `disabled`; "
         "a stranger's query is not answered; reporting stays on",
         (r"commands", "missing", r"^401 QRY_INST .*\"reporting\":\"disabled\"", 3),
         (r"commands", "extra", r"^401 QRY_INST .*\"reporting\":\"enabled\"", 2),
     ),
     *because(
-        "server-agent.md, commands: `state` is enabled or disabled; another word changes nothing",
+        "datagrams.md, Commands: `state` is enabled or disabled; another word changes nothing",
         (r"commands", "missing|extra", r"^402 QRY_INST .*\"reporting\":\"(disabled|enabled)\"", 2),
     ),
 ]

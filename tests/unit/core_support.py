@@ -52,7 +52,7 @@ def message(msg_type: str, **members: Any) -> dict[str, Any]:
 
 
 def init(**changes: Any) -> dict[str, Any]:
-    """Return the init of guest-channel.md's example, with changes."""
+    """Return the init of protocol.md's example, with changes."""
     members = {
         "invocation_id": INVOCATION_ID,
         "name": "vm-1",

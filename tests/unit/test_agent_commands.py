@@ -1,4 +1,4 @@
-"""What each command of the VIM does: vim.md, "Commands", and decisions 2, 6, 9, 17."""
+"""What each command of the VIM does: http-api.md, "Commands", and decisions 2, 6, 9, 17."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_instance_delete(ready):
     assert ready.vim("GET", INSTANCE) == NOT_FOUND
 
 
-# vim.md, `timeout`: the guest's own, by what is asked.
+# http-api.md, "Asking the guest": the guest's own, by what is asked.
 TIMEOUT_OF = {
     Event.STOP: "5",
     Event.REBOOT: "5",

@@ -1,4 +1,4 @@
-"""guestServer's link to guestAgent on simulated time (server-agent.md; decisions 1, 5, 11, 18)."""
+"""guestServer's link to guestAgent on simulated time (datagrams.md; decisions 1, 5, 11, 18)."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_ready_is_said_to_an_agent_that_spoke_first(server):
 
 
 def test_loopback_is_not_speaking(server):
-    """Decision 3: "LOOPBACK does not count as having spoken for READY"."""
+    """Decision 3: LOOPBACK does not count as having spoken for READY."""
     server.start()
     server.agent.send("LOOPBACK", ack=7)
     server.loop.advance(20)
@@ -99,7 +99,7 @@ def test_ready_as_soon_as_the_controller_has_an_address(server):
 
 
 def test_the_hosts_file_is_read_again_while_running(server):
-    """Decision 1: "read again when it changes (… then every 60 s)": events go to the new one."""
+    """Decision 1: read again when it changes (… then every 60 s): events go to the new one."""
     server.start()
     guest = server.beating()
     other = Agent(server.loop, CONTROLLER_0, server.settings.agent_rx_port, ("127.0.0.1", 9))
@@ -140,7 +140,7 @@ def test_a_strangers_word_counts_for_nothing(server, name):
 
 
 def test_answers_go_to_the_configured_port_whatever_the_source_port(server):
-    """Decision 5: "source ports mean nothing"."""
+    """Decision 5: source ports mean nothing."""
     server.start()
     server.agent.provision()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as elsewhere:
@@ -220,7 +220,7 @@ def test_a_truncated_datagram_is_as_good_as_a_whole_one(server):
 
 
 def test_what_an_unconnected_instance_answers(server):
-    """behaviour.md: "Until an init, an instance has … (they show in QRY answers)"."""
+    """What an instance has until an init shows in QRY answers (protocol.md, "Terms")."""
     server.start()
     server.agent.provision()
     server.agent.send("QRY_INST")
@@ -240,7 +240,7 @@ def test_what_an_unconnected_instance_answers(server):
 
 
 def test_a_query_is_answered_in_portions(server):
-    """Decision 18: "QRY answers … at most 100 per 10 ms"; each instance once."""
+    """Decision 18: QRY answers … at most 100 per 10 ms; each instance once."""
     server.start()
     for number in range(250):
         server.agent.provision(uuid_of(number))
@@ -268,7 +268,7 @@ def test_queries_during_the_answers_get_one_round_more(server):
 
 
 def test_host_reporting_is_on_until_told(server):
-    """Decision 2: "a guestServer assumes on until told"."""
+    """Decision 2: a guestServer assumes on until told."""
     server.start()
     assert server.app.worker.reporting
     server.agent.send("MOD_HOST", uuid=OTHER, heartbeat="disabled")
@@ -311,7 +311,7 @@ def test_a_deleted_instance_stays_so_when_one_of_its_files_goes(server):
 
 @pytest.mark.parametrize("command", ["ADD_INST", "MOD_INST"])
 def test_a_deleted_instance_is_connected_at_once_when_named_again(server, command):
-    """Decision 11: "ADD/MOD_INST of an unconnected instance looks for its file and connects"."""
+    """Decision 11: ADD/MOD_INST of an unconnected instance looks for its file and connects."""
     server.start()
     guest = server.beating()
     server.agent.delete()
@@ -334,7 +334,7 @@ def test_del_of_an_instance_that_nobody_knows(server):
 
 
 def test_delete_reports_nothing_more(server):
-    """behaviour.md: "Every timer is cancelled when its instance goes."."""
+    """Every timer ends with its instance (behaviour.md)."""
     server.start()
     guest = server.beating()
     guest.answers = False
@@ -375,7 +375,7 @@ def test_a_reason_is_json_whatever_the_guest_said(server):
 
 
 def test_a_port_in_use_names_the_port(server):
-    """Decision 19: "EADDRINUSE: exit 1", with a message that names the port."""
+    """Decision 19: EADDRINUSE: exit 1, with a message that names the port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind((COMPUTE_0, server.settings.rx_port))
         with pytest.raises(StartError, match=str(server.settings.rx_port)):
@@ -424,7 +424,7 @@ def test_an_unreachable_agent_harms_nothing(server):
 
 
 def test_ipv6():
-    """server-agent.md: "UDP, IPv4 or IPv6"."""
+    """UDP over IPv4 or IPv6 (datagrams.md)."""
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
             probe.bind(("::1", 0))

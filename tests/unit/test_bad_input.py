@@ -1,4 +1,4 @@
-"""guest-channel.md, "Bad input from a guest", through the state machines: each row."""
+"""protocol.md, "Bad input", through the state machines: each row."""
 
 from __future__ import annotations
 

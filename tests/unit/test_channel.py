@@ -1,4 +1,4 @@
-"""Channels on simulated time, with real sockets: connect, reconnect, bounds (guest-channel.md)."""
+"""Channels on simulated time, with real sockets: connect, reconnect, bounds (protocol.md)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_connects_as_soon_as_the_file_appears(server):
 
 
 def test_an_init_in_the_same_packet_as_the_connect_is_served(server):
-    """behaviour.md: "an init within 20 ms of the connect is acknowledged and then forgotten"."""
+    """The old daemon forgot it (behaviour.md, "What the old daemons got wrong")."""
     server.agent.provision()
     server.beating()
     server.loop.advance(60)
@@ -402,7 +402,7 @@ def test_the_old_name_form_works_alike_and_cgcs_wins(server):
 
 
 def test_a_provisioned_instance_outlives_its_file(server):
-    """Decision 11: "kept with its reporting, unconnected"; another is forgotten."""
+    """Decision 11: kept with its reporting, unconnected; another is forgotten."""
     guest = server.beating()
     other = server.guest(OTHER)
     server.loop.advance(1)
@@ -519,7 +519,7 @@ def test_an_idle_server_wakes_for_its_own_timers_only(server):
 
 
 def test_stop_says_nothing_to_the_agent(server):
-    """Decision 19: "SIGTERM sends no STOPPED"."""
+    """Decision 19: SIGTERM sends no STOPPED."""
     guest = server.beating()
     finished = []
     server.app.stop(lambda: finished.append(True))

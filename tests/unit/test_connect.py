@@ -1,4 +1,4 @@
-"""guest-channel.md, "Connecting", and decisions 7 and 11: the channel of one instance."""
+"""protocol.md, "Connecting", and decisions 7 and 11: the channel of one instance."""
 
 from __future__ import annotations
 

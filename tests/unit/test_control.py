@@ -171,7 +171,7 @@ def test_clients_beyond_the_bound_wait_for_their_turn(rig):
 
 
 def test_without_descriptors_accepting_is_tried_again_later(rig, monkeypatch):
-    """ "EMFILE stops accepting and tries again by timer" (style.md, rule 5)."""
+    """ "EMFILE stops accepting and tries again by timer" (architecture.md, "The loop")."""
     listening = rig.server._socket
 
     class OutOfDescriptors:

@@ -1,4 +1,4 @@
-"""UDP on the loop: bounded, normalised, counted (server-agent.md, Ports and addresses)."""
+"""UDP on the loop: bounded, normalised, counted (datagrams.md, Ports and addresses)."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_oversize_and_empty_datagrams_are_seen_as_they_are(ends):
 
 
 def test_a_flood_is_received_in_bounded_portions(ends):
-    """One ready descriptor handles a bounded amount per turn (design.md, Loop)."""
+    """One ready descriptor handles a bounded amount per turn (architecture.md, "The loop")."""
     for number in range(RECEIVES_PER_TURN + 6):
         ends.peer.sendto(b"%d" % number, ends.ours.address)
     ends.loop.run_once()

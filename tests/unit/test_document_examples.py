@@ -1,4 +1,4 @@
-"""The examples of protocol.md and datagrams.md, through the codecs."""
+"""The examples in protocol.md and in datagrams.md go through the codecs."""
 
 from __future__ import annotations
 

@@ -141,6 +141,12 @@ def test_a_fault_is_found(text: str, count: int) -> None:
     assert len(list(faults(text))) == count
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_the_code_names_is_written(path: Path) -> None:
+    """Every document, heading and decision that a comment or string names."""
+    assert [fault for text in said(path) for fault in faults(text)] == []
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_what_the_documents_name_is_there(name: str) -> None:
     """Links, their anchors, files of the repository, decisions."""

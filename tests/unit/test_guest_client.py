@@ -94,7 +94,7 @@ def active(guest):
 
 
 def test_init_is_the_example_of_the_specification():
-    """guest-channel.md, Messages: keys in order, no spaces, newline before and after."""
+    """protocol.md, Messages: keys in order, no spaces, newline before and after."""
     lines = []
 
     class Raw(FakeActions):
@@ -121,7 +121,7 @@ def test_init_is_the_example_of_the_specification():
 
 
 def test_init_is_repeated_until_acknowledged(guest):
-    """guest-channel.md: init every few seconds, with the same invocation id, until init_ack."""
+    """protocol.md: init every few seconds, with the same invocation id, until init_ack."""
     guest.protocol.connected(100.0)
     for count in range(1, 4):
         guest.protocol.tick(guest.protocol.deadline - 0.001)
@@ -144,7 +144,7 @@ def test_an_acknowledgement_of_another_init_does_not_count(guest):
 
 @pytest.mark.parametrize(("interval_ms", "patience"), [(400, 5.0), (1000, 5.0), (4000, 8.0)])
 def test_starts_again_when_challenges_stop(interval_ms, patience):
-    """guest-channel.md: no challenge for max(2 x interval, 5 s) and the guest says init again."""
+    """protocol.md: no challenge for max(2 x interval, 5 s) and the guest says init again."""
     guest = Guest(interval_ms=interval_ms)
     guest.start(now=0.0)
     guest.hear("challenge", 50.0, heartbeat_challenge=7)
@@ -175,7 +175,7 @@ def test_answers_a_challenge(active):
 
 
 def test_answers_a_backlog_of_challenges_in_order(active):
-    """guest-channel.md: after resume the guest answers the whole backlog in one burst."""
+    """protocol.md: after resume the guest answers the whole backlog in one burst."""
     for value in (3, 1, 2):
         active.hear("challenge", 60.0, heartbeat_challenge=value)
     assert [sent["heartbeat_response"] for sent in active.actions.take()] == [3, 1, 2]
@@ -192,7 +192,7 @@ def test_a_challenge_before_the_acknowledgement_is_answered_and_init_goes_on(gue
 
 
 def test_unhealthy_names_its_action_once_in_60_seconds():
-    """guest-channel.md: the first unhealthy response names the action, repeats say none."""
+    """protocol.md: the first unhealthy response names the action, repeats say none."""
     guest = Guest(unhealthy_corrective_action="reboot")
     guest.start()
     guest.protocol.set_health(False, "disk\tfull")
@@ -270,7 +270,7 @@ def test_without_a_script_consent_is_immediate(active, kind, vote):
 
 
 def test_a_second_notification_cancels_the_first():
-    """guest-channel.md: the second one is answered, once; the first is not."""
+    """protocol.md: the second one is answered, once; the first is not."""
     guest = Guest(event_script="/bin/true")
     guest.start()
     guest.notify("pause")
@@ -405,7 +405,7 @@ def test_bad_input_from_the_host_changes_nothing(active, line):
 
 
 def test_a_newer_protocol_version_is_accepted(active):
-    """guest-channel.md, Bad input: version > 3 is accepted, extra keys are ignored."""
+    """protocol.md, Bad input: version > 3 is accepted, extra keys are ignored."""
     line = b'{"version":4,"revision":9,"msg_type":"challenge","x":1,"heartbeat_challenge":8}'
     active.protocol.receive(line, 1.0)
     assert active.actions.take()[0]["heartbeat_response"] == 8
@@ -426,7 +426,7 @@ STREAM = (
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1056, 1057, len(STREAM)])
 def test_framing_does_not_depend_on_the_pieces(size):
-    """guest-channel.md, Framing: over 1056 bytes is discarded up to the next newline."""
+    """protocol.md, Framing: over 1056 bytes is discarded up to the next newline."""
     framer = Framer()
     found = []
     for start in range(0, len(STREAM), size):
@@ -436,7 +436,7 @@ def test_framing_does_not_depend_on_the_pieces(size):
 
 
 def test_framing_keeps_at_most_one_message():
-    """guest-channel.md, Framing: a tail that never ends must not grow memory."""
+    """protocol.md, Framing: a tail that never ends must not grow memory."""
     framer = Framer()
     for _ in range(1000):
         assert framer.feed(b"x" * 1000) == []
@@ -461,7 +461,7 @@ def test_text_is_printable_and_cut_at_a_character(text, clean):
 
 
 def test_no_message_is_longer_than_the_limit():
-    """guest-channel.md, Framing: 1056 bytes at most, also with all text at its limits."""
+    """protocol.md, Framing: 1056 bytes at most, also with all text at its limits."""
     nasty = '\\"' * 200
     guest = Guest(name=clean_text(nasty, 64), interval_ms=86400000, restart_secs=86400)
     guest.start()
@@ -620,7 +620,7 @@ def test_a_port_without_a_host_is_kept_and_watched_by_timer_only(tmp_path):
 
 
 def test_output_that_the_host_does_not_read_is_bounded_and_whole(tmp_path):
-    """guest-channel.md, Framing: whole messages are dropped, never half a message."""
+    """protocol.md, Framing: whole messages are dropped, never half a message."""
     test = ChannelUnderTest(tmp_path)
     host = test.host()
     test.channel.tick(1.0)

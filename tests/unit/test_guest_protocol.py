@@ -1,4 +1,4 @@
-"""guest-channel.md: framing, messages, bytes on the wire, bad input."""
+"""protocol.md: framing, messages, bytes on the wire, bad input."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from guestmtce.core.shared.vocabulary import (
 )
 from tests.unit.core_support import action_response, answer, init, leaving, message
 
-# The example of guest-channel.md, as bytes on the wire.
+# The exchange of protocol.md, "Messages", as bytes on the wire.
 INIT = (
     b'{"version":3,"revision":1,"msg_type":"init","sequence":29,"invocation_id":1804289383,'
     b'"name":"vm-1","heartbeat_interval_ms":1000,"vote_secs":9,"shutdown_notice_secs":9,'

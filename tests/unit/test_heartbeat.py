@@ -1,4 +1,4 @@
-"""behaviour.md, "guestServer, per instance": init, challenge, response, miss, loss, exit."""
+"""behaviour.md, "Heartbeat": init, challenge, response, miss, loss, exit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command API's HTTP side: vim.md, "Errors", decisions 36 and 40."""
+"""The command API's HTTP side: http-api.md, "Errors", decisions 36 and 40."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One request per connection: vim.md, "How the VIM really behaves" and "Rules for events"."""
+"""One request per connection: http-api.md, "How the VIM really behaves" and "Rules for events"."""
 
 from __future__ import annotations
 

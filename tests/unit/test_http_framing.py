@@ -1,4 +1,4 @@
-"""HTTP/1.x framing: vim.md, "Commands" and its error table; the same result however split."""
+"""HTTP/1.x framing: http-api.md, "Commands" and its error table; the same result however split."""
 
 from __future__ import annotations
 

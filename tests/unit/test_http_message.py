@@ -1,4 +1,4 @@
-"""Answers as bytes: vim.md, "Commands", and decision 36."""
+"""Answers as bytes: http-api.md, "Commands", and decision 36."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP server on simulated time and real loopback sockets: vim.md, "Errors" and after it."""
+"""The HTTP server on simulated time and loopback sockets: http-api.md, "Errors"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""inotify: the parser by property, the wrapper on real files (guest-channel.md, Discovery)."""
+"""inotify: the parser by property, the wrapper on real files (protocol.md, Discovery)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""design.md, "Who imports whom", read from the source; and guestServer's import diet."""
+"""architecture.md, "Who imports whom", read from the source; and guestServer's import diet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop: order of timers, fairness of a turn, signals (design.md, Loop; style.md, rule 5)."""
+"""The loop: order of timers, fairness of a turn, signals (architecture.md, "The loop")."""
 
 from __future__ import annotations
 

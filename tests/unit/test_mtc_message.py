@@ -1,4 +1,4 @@
-"""server-agent.md: the maintenance datagram and what is said with it."""
+"""datagrams.md: the maintenance datagram and what is said with it."""
 
 from __future__ import annotations
 

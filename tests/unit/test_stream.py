@@ -1,4 +1,4 @@
-"""The stream: bounded queue of whole messages, hang-ups (guest-channel.md, Connecting, Framing)."""
+"""The stream: bounded queue of whole messages, hang-ups (protocol.md, Connecting, Framing)."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_what_is_sent_arrives(peers):
 
 
 def test_a_flood_is_read_in_bounded_bites_one_a_turn(peers):
-    """One ready descriptor handles a bounded amount per turn (design.md, Loop)."""
+    """One ready descriptor handles a bounded amount per turn (architecture.md, "The loop")."""
     peers.far.send(b"x" * (3 * READ_BYTES))
     peers.loop.run_once()
     assert [len(data) for data in peers.data] == [READ_BYTES]

@@ -1,4 +1,4 @@
-"""How a request to the VIM ended, in the queue's terms: vim.md, "Rules for events"."""
+"""How a request to the VIM ended, in the queue's terms: http-api.md, "Rules for events"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The VIM's commands: every row of vim.md's command table and error table."""
+"""The VIM's commands: every row of http-api.md's command table and error table."""
 
 from __future__ import annotations
 

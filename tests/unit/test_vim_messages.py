@@ -1,4 +1,4 @@
-"""What the VIM is asked and told, and its answers: vim.md, "Events"."""
+"""What the VIM is asked and told, and its answers: http-api.md, "Events"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of vim.md, "Rules for events", and decision 12."""
+"""The rules of http-api.md, "Rules for events", and decision 12."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The channel directory: scans, inotify, and the names that count (guest-channel.md, Discovery)."""
+"""The channel directory: scans, inotify, and the names that count (protocol.md, Discovery)."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_a_changed_attribute_is_told(place):
 
 
 def test_the_cgcs_form_wins_and_the_other_is_the_fallback(place):
-    """Decision 11: "If both file name forms exist, `cgcs.` wins."."""
+    """Decision 11: If both file name forms exist, `cgcs.` wins."""
     place.start()
     place.socket(wrs())
     assert place.told() == [("new", UUID)]

@@ -1,4 +1,4 @@
-"""behaviour.md, "vote / notify", and decisions 6 and 13: ask, hold, close in time, report once."""
+"""behaviour.md, "Vote", and decisions 6 and 13: ask, hold, close in time, report once."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def votes(rig: Rig) -> list[tuple[str, str, str, str]]:
 
 
 def test_every_event_has_its_time():
-    """The events of guest-channel.md, each with a timeout."""
+    """Each event of protocol.md has a timeout."""
     assert set(NOTIFY_SECS) == {event.value for event in Event}
     assert len(NOTIFY_SECS) == 12
 

@@ -1,4 +1,4 @@
-"""What each command of the VIM does (vim.md, "Commands").
+"""What each command of the VIM does (http-api.md, "Commands").
 
 Replaces the handlers of guestHttpSvr. Checked commands in, status and JSON members out.
 """

@@ -29,7 +29,7 @@ from guestmtce.core.shared.mtc_message import (
 from guestmtce.core.shared.stamp import Stamp
 from guestmtce.core.shared.vocabulary import Command, Switch
 
-# Longer than a guest repeats an illness with its action (guest-channel.md): then it is history.
+# Longer than a guest repeats an illness with its action (protocol.md): then it is history.
 UNHEALTHY_SECS = 70.0
 
 EventHandler = Callable[[Agent, Host, MtcMessage, float], None]

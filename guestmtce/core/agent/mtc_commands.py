@@ -1,4 +1,4 @@
-"""What mtcAgent's commands do: they are the inventory of hosts (server-agent.md)."""
+"""What mtcAgent's commands do: they are the inventory of hosts (datagrams.md)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The one home of the command API's paths, methods and reasons: `ROUTES` is what the parser goes by,
 and what docs/openapi.json describes. Everything is checked here, before anything is changed
-(vim.md, "Commands"). Replaces the string handling of guestHttpSvr.
+(http-api.md, "Commands"). Replaces the string handling of guestHttpSvr.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DETAIL_LIMIT = 300
 
 
 class Reason(str, Enum):
-    """Why a command failed, in the words of vim.md, "Errors"."""
+    """Why a command failed, in the words of http-api.md, "Errors"."""
 
     PARSE_ERROR = "command parse error"
     NO_BUFFER = "no buffer"

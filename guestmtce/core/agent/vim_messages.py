@@ -1,4 +1,4 @@
-"""Bodies of what guestAgent asks and tells the VIM, and of the answers both give (vim.md).
+"""Bodies of what guestAgent asks and tells the VIM, and of the answers both give (http-api.md).
 
 Replaces guestVimApi's string handling. No other module knows the keys of this JSON, except
 `vim_commands`, which reads the other direction.
@@ -194,7 +194,7 @@ def guest_answer(said: VoteAnswer) -> GuestAnswer:
     """Return what the VIM is told of a guest's answer.
 
     Whatever is neither accept, complete nor reject is consent, with the vote's name before the
-    guest's reason: an empty `guest-response` is never sent (vim.md).
+    guest's reason: an empty `guest-response` is never sent (http-api.md).
     """
     result = VOTE_RESULTS.get(said.vote)
     if result is VoteResult.REJECT:

@@ -1,4 +1,6 @@
-"""What to tell or ask the VIM next, and what a request's end means (vim.md, "Rules for events").
+"""What to tell or ask the VIM next, and what a request's end means.
+
+The rules are those of http-api.md, "Rules for events".
 
 Sans-I/O: the owner asks `poll` what to write now, writes it, and says with `done` how it ended.
 What waits is in `lanes`, whether the VIM takes anything in `vim_health`. Four requests are on
@@ -26,7 +28,7 @@ MAX_CONNECTIONS = 4
 
 
 class Ended(Enum):
-    """How a request ended, in the words of vim.md."""
+    """How a request ended, in the words of http-api.md."""
 
     NOT_DELIVERED = "not delivered"
     TIMED_OUT = "timed out"

@@ -1,4 +1,4 @@
-"""The request to the VIM that a queued message is written as (vim.md, "Events").
+"""The request to the VIM that a queued message is written as (http-api.md, "Events").
 
 Made when it is written, not when it was queued: a `service` event tells the state of that moment.
 """

@@ -1,6 +1,6 @@
 """The channel of an instance: when to connect, when to try again, when to give up.
 
-Replaces guestSvrFsm's connect handlers (guest-channel.md, Connecting). What the table below
+Replaces guestSvrFsm's connect handlers (protocol.md, Connecting). What the table below
 rests on:
 
 A channel is a socket file that QEMU makes, and one connection to it. That the file is there

@@ -1,4 +1,4 @@
-"""The guest channel, protocol 3.1: framing and messages (guest-channel.md).
+"""The guest channel, protocol 3.1: framing and messages (protocol.md).
 
 Replaces guestSvrMsg's parser and header. Sans-I/O: bytes in, typed messages out; numbers and
 words in, bytes out. Everything that a guest sends is checked here, once, and typed after that.
@@ -123,7 +123,7 @@ def decode(line: bytes) -> GuestMessage:
     """Return the message in `line`.
 
     Raises ProtocolError: its `reason` is the counter, its `answer` the text of the nack, or
-    None where silence is the answer (guest-channel.md, Bad input).
+    None where silence is the answer (protocol.md, Bad input).
     """
     members = _parse(line)
     if members.get("msg_type") == _NACK_TYPE:

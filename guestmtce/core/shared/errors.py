@@ -24,7 +24,7 @@ class PeerError(GuestError):
 
 
 class ProtocolError(PeerError):
-    """A message that is malformed or out of its range (guest-channel.md, Bad input)."""
+    """A message that is malformed or out of its range (protocol.md, Bad input)."""
 
 
 class Unneeded(GuestError):  # noqa: N818 - it is nobody's error

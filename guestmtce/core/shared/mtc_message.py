@@ -1,4 +1,4 @@
-"""The maintenance datagram: guestServer - guestAgent, mtcAgent - guestAgent (server-agent.md).
+"""The maintenance datagram: guestServer - guestAgent, mtcAgent - guestAgent (datagrams.md).
 
 Replaces mtc_message_type and its casts. Sans-I/O: bytes in, typed message out, and back.
 The frame comes first, then a record for each thing that is said in it. No other module knows

@@ -26,7 +26,7 @@ class Word(str, Enum):
 
 
 class CorrectiveAction(Word):
-    """What a guest wants done when it is lost or ill (guest-channel.md, Messages)."""
+    """What a guest wants done when it is lost or ill (protocol.md, Messages)."""
 
     NONE = "none"
     REBOOT = "reboot"
@@ -95,7 +95,7 @@ class Switch(Word):
 
 
 class Command(IntEnum):
-    """Codes in the `cmd` field of the maintenance datagram (server-agent.md)."""
+    """Codes in the `cmd` field of the maintenance datagram (datagrams.md)."""
 
     ADD_HOST = 0x11110010
     DEL_HOST = 0x11110011
