@@ -674,6 +674,14 @@ def test_the_state_of_a_host_is_learned_and_passed_on(rig):
     assert rig.sent() == [("compute-0", "MOD_HOST", HOST_0, "enabled")]
 
 
+def test_a_host_that_turns_out_to_report_is_queried_at_once(rig):
+    """Its instances were named by commands before the VIM said how the host is."""
+    rig.add_host()
+    rig.agent.add_instance(UUID, rig.host(), True, rig.now)
+    vim_answers.learn_host_state(rig.agent, HOST_0, host_state("enabled"), rig.now)
+    assert [call[1] for call in rig.sent()] == ["MOD_HOST", "QRY_INST"]
+
+
 def test_a_command_is_newer_than_the_answer_to_an_earlier_question(rig):
     rig.add_host()
     rig.agent.set_host_reporting(rig.host(), True, rig.now)

@@ -92,6 +92,12 @@ def test_a_proof_lasts_15_s(proven):
     assert whats[17.0] == PROBE
 
 
+def test_a_proof_lasts_15_s_to_the_end(proven):
+    proven.out(14.7)
+    proven.put()
+    assert proven.out(0.6) == [(14.7, 1), (14.95, 1), (15.2, PROBE)]
+
+
 def test_what_is_owed_follows_the_proof(rig):
     for number in range(250):
         rig.put(uuid=f"{number}")

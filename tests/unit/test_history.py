@@ -57,6 +57,12 @@ def test_a_guests_text_is_made_safe_and_cut():
     json.dumps(entry.for_operator())
 
 
+def test_an_operator_sees_milliseconds():
+    entry = History(lambda: 1_700_000_000.123_456).add(What.LOSS, "no answer")
+    shown = {"at": 1_700_000_000.123, "what": "loss", "detail": "no answer"}
+    assert entry.for_operator() == shown
+
+
 def test_exchanges_say_direction_type_and_time():
     exchanges = Exchanges()
     exchanges.add(1.0, "> challenge")

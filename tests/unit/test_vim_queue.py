@@ -116,6 +116,14 @@ def test_queues_are_bounded(queue, drops):
     assert len(queue) == 1 + 1 + 4
     assert drops.count((A, Kind.ALARM, "replaced")) == 8
     assert drops.count((A, Kind.ACTION, "replaced")) == 5
+    told = []
+    while len(queue):
+        delivery = only(queue.poll(0))
+        told.append((delivery.message.kind, delivery.message.detail))
+        queue.done(delivery, Ended.TAKEN, 0)
+    actions = [detail for kind, detail in told if kind is Kind.ACTION]
+    assert actions == [5, 6, 7, 8], "the oldest went, in their order"
+    assert (Kind.ALARM, 8) in told
 
 
 def test_votes_and_alarms_go_before_the_states_of_others(queue):
@@ -248,6 +256,10 @@ def test_news_and_signs_of_life_shorten_a_long_wait_to_a_second_after_the_last_t
         queue.done(only(queue.poll(now)), Ended.NOT_DELIVERED, now)
         now = queue.wake_at()
     tried = now - 30
+    queue.put(B, Kind.SERVICE, tried + 0.2)
+    assert queue.wake_at() == tried + 1
+    queue.done(queue.poll(tried + 1)[0], Ended.NOT_DELIVERED, tried + 1)
+    tried = queue.wake_at() - 30
     queue.vim_spoke(tried + 0.3)
     assert queue.wake_at() == tried + 1
     queue.vim_spoke(tried + 5)
