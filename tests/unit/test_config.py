@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -489,3 +491,23 @@ def test_the_management_interface(text, expected):
 def test_platform_conf_that_is_not_there():
     """One that cannot be read says nothing."""
     assert management_interface(reader({})) == ""
+
+
+def test_what_a_reload_changes():
+    """The settings that guest.ini marks (reload), and no other."""
+    marked = {
+        key
+        for block in (Path(__file__).parents[2] / "etc/guest.ini").read_text().split("\n\n")
+        if "(reload)" in block
+        for key in re.findall(r"^;?(\w+) =", block, re.MULTILINE)
+    }
+    live = {
+        row.metadata["at"][1]
+        for settings in (ServerSettings, AgentSettings)
+        for row in dataclasses.fields(settings)
+        if row.metadata["live"]
+    }
+    assert live == marked
+    for settings in (ServerSettings, AgentSettings):
+        debug = next(row for row in dataclasses.fields(settings) if row.name == "debug")
+        assert debug.metadata["live"]
