@@ -383,7 +383,7 @@ def test_a_port_in_use_names_the_port(server):
 
 
 def test_an_address_that_is_not_ours_yet_is_tried_again(server):
-    """Decision 19: "EADDRNOTAVAIL: retry every 3 s"; no name yet: the same."""
+    """Decision 19: EADDRNOTAVAIL: retry every 3 s; no name yet: the same."""
     server.renew(f"{CONTROLLER} controller\n")
     server.start()
     server.loop.advance(10)
