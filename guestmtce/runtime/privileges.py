@@ -70,7 +70,7 @@ def describe() -> str:
 
 def _own(field: str) -> int:
     """Return a set of capabilities of this process out of /proc/self/status, a bit for each."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as status:
         for line in status:
             name, _colon, value = line.partition(":")
             if name == field:
@@ -80,7 +80,7 @@ def _own(field: str) -> int:
 
 def _last_capability() -> int:
     try:
-        with open(_LAST_CAP, encoding="ascii") as file:
+        with open(_LAST_CAP, encoding="utf-8") as file:
             return int(file.read())
     except (OSError, ValueError):
         return 2 * _WORD - 1
