@@ -63,7 +63,7 @@ from typing import (
     Tuple,
 )
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 DEFAULT_CONFIG = "/etc/guest-client/guest-client.conf"
 CONFIG_SECTION = "guest-client"
 SYSLOG_SOCKET = "/dev/log"

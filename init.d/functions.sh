@@ -8,6 +8,8 @@
 #   ROOT     prefix of every path, for tests and image builds; passed on as --root. Empty: none
 # and may define any of these functions anew.
 #
+# DAEMON_USER is whose process it is, by default the caller's.
+#
 # init_main ACTION does what /etc/init.d/NAME ACTION is to do, and returns its exit code:
 #   0 done · 1 failed (status: dead, pid file left) · 2 usage · 3 not running (status)
 #   5 not installed · 7 does not stop
@@ -15,9 +17,10 @@
 PATH=${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin:/usr/bin:/bin
 export PATH
 
-# Is process PID our daemon? Its number may belong to another one by now, or to a zombie.
+# Is process PID a NAME? Its number may belong to another program by now, or to a zombie.
 is_ours() {
-    case $(cat "/proc/$1/stat" 2>/dev/null) in
+    { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
+    case $stat in
         "$1 ($NAME) "[ZX]*) return 1 ;;
         "$1 ($NAME) "*) return 0 ;;
     esac
@@ -26,12 +29,56 @@ is_ours() {
 
 # Print the pid of the daemon; fail if it does not run.
 running_pid() (
-    pid=$(cat "$PIDFILE" 2>/dev/null) || exit 1
+    pid=$(cat "$PIDFILE" 2>/dev/null)
     case $pid in
-        '' | *[!0-9]*) exit 1 ;;
+        '' | *[!0-9]*) ;;
+        *) is_ours "$pid" && echo "$pid" && exit 0 ;;
     esac
-    is_ours "$pid" && echo "$pid"
+    find_without_pidfile
 )
+
+# Print the pid of a daemon whose pid file is gone: a cleaner of /var/run may have removed it.
+# A name alone is not believed: another user, a container or another root has such names too.
+find_without_pidfile() {
+    for directory in /proc/[0-9]*; do
+        pid=${directory#/proc/}
+        if is_ours "$pid" && shares_our_root "$pid" &&
+            { holds_our_file "$pid" || is_called_as_ours "$pid"; }; then
+            echo "$pid"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# Is what process PID sees as / what we see?
+shares_our_root() {
+    [ "$(stat -Lc %d:%i "/proc/$1/root" 2>/dev/null)" = "$(stat -Lc %d:%i /proc/self/root)" ]
+}
+
+# Has process PID a file of this daemon open (pid file or lock), removed or not?
+holds_our_file() {
+    run=$(readlink -f "$ROOT/var/run") || return 1
+    case $(ls -l "/proc/$1/fd" 2>/dev/null) in
+        *" -> $run/$NAME."*) return 0 ;;
+    esac
+    return 1
+}
+
+# Is process PID one of our user, of our program, under our --root?
+is_called_as_ours() {
+    [ "$(stat -c %u "/proc/$1" 2>/dev/null)" = "$(id -u "${DAEMON_USER:-$(id -u)}")" ] || return 1
+    words=" $({ tr '\0' ' ' <"/proc/$1/cmdline"; } 2>/dev/null) "
+    case $words in
+        " $NAME "* | *" $BINARY "*) ;;
+        *) return 1 ;;
+    esac
+    case $words in
+        *" --root ${ROOT:-/} "* | *" --root=${ROOT:-/} "*) return 0 ;;
+        *" --root"*) return 1 ;;
+    esac
+    [ -z "$ROOT" ]
+}
 
 # Run the daemon's program with its usual options and these.
 run_binary() {

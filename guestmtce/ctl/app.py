@@ -15,12 +15,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from guestmtce import __version__
 from guestmtce.ctl import events, instances
 from guestmtce.ctl.ask import FAILED, OK, Reply, ask_all
 from guestmtce.ctl.commands import COMMANDS, Context, Shown
 from guestmtce.ctl.table import Style
 from guestmtce.runtime.options import root as existing_root
+from guestmtce.runtime.version import ShowVersion
 
 # Written out, because argparse breaks the longer names off from their texts.
 _EPILOG = """\
@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common],
     )
-    parser.add_argument("--version", action="version", version=f"guestctl {__version__}")
+    parser.add_argument("--version", action=ShowVersion)
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", prog="guestctl", help=argparse.SUPPRESS
     )

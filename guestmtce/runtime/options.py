@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from guestmtce import __version__
+from guestmtce.runtime.version import ShowVersion
 
 # Of the old daemons; scripts still pass them.
 LEGACY_LETTERS = "apVtgmncui"
@@ -81,7 +81,7 @@ def build_parser(name: str, purpose: str = "") -> argparse.ArgumentParser:
     add("-d", "--debug", type=_level, metavar="N", help="debug level, over that of the ini")
     add("-v", "--verbose", action="store_true", help="print the effective configuration first")
     add("-h", "--help", action="help", help="print this and exit")
-    add("--version", action="version", version=f"{name} {__version__}", help="print it and exit")
+    add("--version", action=ShowVersion, help="print version and commit, and exit")
     add("--root", type=root, metavar="DIR", help="prefix of every path below (default: /)")
     add(
         "--check-config",

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from guestmtce import __version__
 from guestmtce.runtime import control
 
 EXAMPLE = str(Path(__file__).with_name("example_daemon.py"))
@@ -381,7 +382,7 @@ def test_sigusr1_writes_the_health_file_again(place):
         "[debug]",
         "level = 0",
         f"daemon = {NAME}",
-        "version = 1.0.0",
+        f"version = {__version__}",
         f"pid = {place.pid}",
         lines.splitlines()[11],
         "instances = 3",
@@ -445,7 +446,7 @@ def test_status(place):
     assert status["summary"].pop("rights").endswith("no capabilities")
     assert status == {
         "daemon": NAME,
-        "version": "1.0.0",
+        "version": __version__,
         "pid": place.pid,
         "healthy": True,
         "problems": [],
@@ -556,7 +557,7 @@ def test_help_and_version(place):
     assert done.returncode == 0
     for word in ("--check-config", "SIGUSR2", f"/var/run/{NAME}.pid", "exit status:"):
         assert word in done.stdout
-    assert place.start("--version").stdout == f"{NAME} 1.0.0\n"
+    assert place.start("--version").stdout.startswith(f"{NAME} {__version__} (")
 
 
 def test_options_of_the_old_daemon_are_ignored_with_a_warning(place):

@@ -65,15 +65,16 @@ def rpms(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     """Return the RPMs by package name."""
     need("rpmbuild", "rpm")
     build = once(tmp_path_factory, "rpms", lambda path: make(sources, "rpm", f"BUILD={path}"))
-    return {path.name.rsplit("-", 2)[0]: path for path in (build / "rpm").iterdir()}
+    return {path.name.rsplit("-", 2)[0]: path for path in (build / "rpm").glob("*.rpm")}
 
 
 @pytest.fixture(scope="session")
 def debs(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the Debian packages by name."""
-    need("dpkg-deb", "dpkg")
+    need("dpkg-buildpackage", "dpkg-dev")
+    need("dh", "debhelper")
     build = once(tmp_path_factory, "debs", lambda path: make(sources, "deb", f"BUILD={path}"))
-    return {path.name.split("_")[0]: path for path in (build / "deb").iterdir()}
+    return {path.name.split("_")[0]: path for path in (build / "deb").glob("*.deb")}
 
 
 @pytest.fixture(scope="session", params=["rpm", "deb"])

@@ -18,6 +18,7 @@ from tests.packaging.support import (
     Completed,
     call,
     command_name,
+    deb_name,
     is_alive,
     must,
     need,
@@ -25,9 +26,10 @@ from tests.packaging.support import (
     write_script,
 )
 
-# Called as an interpreter: the first argument is the daemon's own path.
+# Called as an interpreter: after its option, if any, comes the daemon's own path.
 PYTHON = """
     #!/bin/sh
+    while [ "${1#-}" != "$1" ]; do shift; done
     name=${1##*/}
     if [ "$2" = child ]; then
         while :; do sleep 1; done
@@ -80,6 +82,7 @@ class Machine:
             pytest.skip("no leave to mount in a chroot, or busybox is not static")
         self.run("/bin/busybox", "--install", "-s", "/bin")
         write_script(path / "usr/bin/python3", PYTHON)
+        write_script(path / "bin/dpkg-maintscript-helper", "#!/bin/sh\n")
 
     def run(self, *command: str) -> str:
         """Run a command in the chroot; it has to succeed."""
@@ -94,7 +97,7 @@ class Machine:
     def remove(self, *names: str, kind: str) -> Completed:
         """Remove packages by name."""
         if kind == "deb":
-            return self._dpkg("--remove", *[name.lower() for name in names])
+            return self._dpkg("--remove", *[deb_name(name) for name in names])
         return self._rpm("--erase", *names)
 
     def _rpm(self, *arguments: str | Path) -> Completed:

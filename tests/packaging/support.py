@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,12 +27,11 @@ SHELL_SCRIPTS = [
     "ocf/guestAgent",
     "guest/guest-client.init",
     *sorted(f"guest/samples/{path.name}" for path in (REPOSITORY / "guest/samples").glob("*.sh")),
-    "rpm/maintain.sh",
-    "rpm/debian/build.sh",
-    "rpm/debian/mtce-guest-common.prerm",
-    "rpm/debian/service.postinst",
-    "rpm/debian/service.prerm",
-    "rpm/debian/service.postrm",
+    "packaging/maintain.sh",
+    "packaging/common.prerm",
+    "packaging/service.postinst",
+    "packaging/service.prerm",
+    "packaging/service.postrm",
 ]
 
 Completed = subprocess.CompletedProcess[str]
@@ -69,13 +69,21 @@ def must(command: Sequence[str | Path], timeout: float = 60, **more: str | Path)
 
 def copy_sources(target: Path) -> None:
     """Copy what packages are built of: this tree may change while tests run."""
-    sources = ["guestmtce", "bin", "guest", "init.d", "systemd", "pmon.d", "ocf", "etc", "rpm"]
-    for name in (*sources, "Makefile", "README.md", "CHANGELOG.md", "LICENSE"):
+    text = (REPOSITORY / "Makefile").read_text()
+    packaged = re.search(r"^PACKAGED := ((?:.*\\\n)*.*)", text, re.MULTILINE)
+    assert packaged
+    for name in packaged[1].replace("\\", "").split():
         source = REPOSITORY / name
         if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, target / name, symlinks=True, ignore=ignored)
         else:
             shutil.copy2(source, target / name)
+
+
+def deb_name(name: str) -> str:
+    """Return the Debian package's name for an RPM's: mtce-guest-server for mtce-guestServer."""
+    return re.sub("guest([A-Z])", r"guest-\1", name).lower()
 
 
 def make(directory: Path, *arguments: str) -> None:

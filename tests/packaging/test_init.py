@@ -195,6 +195,7 @@ def test_a_daemon_that_cannot_be_stopped(host: Host, shell: str) -> None:
         if directory.is_dir():
             directory.chmod(0o755)
     script = host.path / "etc/init.d/guestServer"
+    script.chmod(0o755)
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     done = call([*nobody, shell, script, "stop"], env=host.environment)
     assert done.returncode == 7

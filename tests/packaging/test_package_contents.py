@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from guestmtce import __version__
-from tests.packaging.support import call, make, must, need
+from tests.packaging.support import call, deb_name, make, must, need
 from tests.peers.root import REPOSITORY
 
 NAMES = ["mtce-guest-common", "mtce-guestServer", "mtce-guestAgent", "mtce-guestClient"]
@@ -22,29 +22,38 @@ PYTHON_FILES = {
 }
 SAMPLES = list((REPOSITORY / "guest/samples").glob("*.sh"))
 UNITS = "/usr/lib/systemd/system"
-# "Modes: binaries and init scripts 0755, ini 0644."
+MANUAL = "/usr/share/man/man"
+# operations.md, Packages: daemons, init scripts and ini files are root's alone.
 FILES = {
     "mtce-guest-common": {
         **PYTHON_FILES,
+        "/usr/lib/mtce-guest/VERSION": "0644",
         "/usr/lib/mtce-guest/functions.sh": "0644",
         "/usr/lib/mtce-guest/maintain": "0755",
+        "/usr/lib/mtce-guest/restart.conf": "0644",
         "/usr/local/bin/guestctl": "0755",
+        "/usr/share/bash-completion/completions/guestctl": "0644",
+        f"{MANUAL}1/guestctl.1": "0644",
+        f"{MANUAL}5/guest.ini.5": "0644",
     },
     "mtce-guestServer": {
-        "/usr/local/bin/guestServer": "0755",
-        "/etc/init.d/guestServer": "0755",
-        "/etc/mtc/guestServer.ini": "0644",
-        "/etc/logrotate.d/guestServer": "0644",
-        "/etc/pmon.d/guestServer.conf": "0644",
+        "/usr/local/bin/guestServer": "0700",
+        "/etc/init.d/guestServer": "0700",
+        "/etc/mtc/guestServer.ini": "0600",
+        "/etc/logrotate.d/guestServer.logrotate": "0644",
+        "/usr/share/starlingx/pmon.d/guestServer.conf": "0644",
         f"{UNITS}/guestServer.service": "0644",
+        f"{MANUAL}8/guestServer.8": "0644",
     },
     "mtce-guestAgent": {
-        "/usr/local/bin/guestAgent": "0755",
-        "/etc/init.d/guestAgent": "0755",
-        "/etc/mtc/guestAgent.ini": "0644",
-        "/etc/logrotate.d/guestAgent": "0644",
+        "/usr/local/bin/guestAgent": "0700",
+        "/etc/init.d/guestAgent": "0700",
+        "/etc/mtc/guestAgent.ini": "0600",
+        "/etc/logrotate.d/guestAgent.logrotate": "0644",
         "/usr/lib/ocf/resource.d/platform/guestAgent": "0755",
+        "/usr/share/mtce-guest/guest-agent.sql": "0644",
         f"{UNITS}/guestAgent.service": "0644",
+        f"{MANUAL}8/guestAgent.8": "0644",
     },
     "mtce-guestClient": {
         "/usr/sbin/guest-client": "0755",
@@ -57,17 +66,25 @@ FILES = {
         "/usr/share/guest-client/guest-client.openrc": "0755",
         **{f"/usr/share/guest-client/{path.name}": "0755" for path in SAMPLES},
         f"{UNITS}/guest-client.service": "0644",
+        f"{MANUAL}8/guest-client.8": "0644",
     },
 }
 CONFIGURATION = {
     "mtce-guest-common": set(),
-    "mtce-guestServer": {"/etc/mtc/guestServer.ini", "/etc/logrotate.d/guestServer"},
-    "mtce-guestAgent": {"/etc/mtc/guestAgent.ini", "/etc/logrotate.d/guestAgent"},
+    "mtce-guestServer": {"/etc/mtc/guestServer.ini", "/etc/logrotate.d/guestServer.logrotate"},
+    "mtce-guestAgent": {"/etc/mtc/guestAgent.ini", "/etc/logrotate.d/guestAgent.logrotate"},
     "mtce-guestClient": {
         "/etc/guest-client/guest-client.conf",
         "/etc/logrotate.d/guest-client",
     },
 }
+
+
+def in_deb(path: str) -> str:
+    """Return where a Debian package has the file: units on the platform's path, manuals packed."""
+    if path.startswith(MANUAL):
+        return f"{path}.gz"
+    return path.replace("/usr/lib/systemd", "/lib/systemd")
 
 
 def rpm_query(package: Path, format_: str) -> list[str]:
@@ -154,42 +171,64 @@ def test_rpms_are_what_the_old_ones_were(rpms: Mapping[str, Path]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_deb_files(debs: Mapping[str, Path], name: str) -> None:
-    """The same layout; `/usr/share/starlingx/pmon.d/guestServer.conf` there."""
-    members = deb_members(debs[name.lower()])
+    """The same layout, with units in /lib/systemd/system as the platform's packages had them."""
+    members = deb_members(debs[deb_name(name)])
     assert {(member.uid, member.gid) for member in members} == {(0, 0)}
     files = {
         member.name[1:]: f"{member.mode & 0o7777:04o}"
         for member in members
         if member.isfile() and not is_documentation(member.name[1:])
     }
-    expected = dict(FILES[name])
-    if "/etc/pmon.d/guestServer.conf" in expected:
-        mode = expected.pop("/etc/pmon.d/guestServer.conf")
-        expected["/usr/share/starlingx/pmon.d/guestServer.conf"] = mode
-    assert files == expected
+    assert files == {in_deb(path): mode for path, mode in FILES[name].items()}
 
 
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_deb_configuration_is_not_replaced(debs: Mapping[str, Path], name: str) -> None:
     """As Debian has it, every file in /etc is the administrator's."""
-    kept = must(["dpkg-deb", "--info", debs[name.lower()], "conffiles"]).split()
+    kept = must(["dpkg-deb", "--info", debs[deb_name(name)], "conffiles"]).split()
     assert set(kept) >= CONFIGURATION[name]
-    assert kept == sorted(
-        path for path in FILES[name] if path.startswith("/etc/") and "pmon.d" not in path
-    )
+    assert sorted(kept) == sorted(path for path in FILES[name] if path.startswith("/etc/"))
 
 
 def test_debs_are_what_the_old_ones_were(debs: Mapping[str, Path]) -> None:
-    assert sorted(debs) == sorted(name.lower() for name in NAMES)
+    assert sorted(debs) == sorted(deb_name(name) for name in NAMES)
     for name, package in debs.items():
         fields = must(["dpkg-deb", "--field", package])
         assert f"Version: {__version__}-1\n" in fields
         assert "Architecture: all\n" in fields
-        if name in {"mtce-guestserver", "mtce-guestagent"}:
-            old = f"cgts-mtce-common-{name.removeprefix('mtce-')}"
-            assert f"Provides: {old} (= {__version__}-1)\n" in fields
+        if name in {"mtce-guest-server", "mtce-guest-agent"}:
             assert f"mtce-guest-common (= {__version__}-1)" in fields
-        assert ("mtce-guest-common" in fields) == (name != "mtce-guestclient")
+        assert ("mtce-guest-common" in fields) == (name != "mtce-guest-client")
+
+
+def test_debs_sort_above_those_of_the_platform() -> None:
+    tool = need("dpkg", "dpkg")
+    for old in ("1.0-1", "1.0-1.stx.9", "1.0-1.stx.123"):
+        must([tool, "--compare-versions", f"{__version__}-1", "gt", old])
+        must([tool, "--compare-versions", f"{__version__}-1.stx.1", "gt", old])
+
+
+def test_one_version_everywhere() -> None:
+    """Two files of the platform's build cannot read VERSION."""
+    version = (REPOSITORY / "VERSION").read_text().strip()
+    meta_data = (REPOSITORY / "debian/meta_data.yaml").read_text()
+    assert f"\ndebver: {version}-1\n" in meta_data
+    changelog = (REPOSITORY / "debian/deb_folder/changelog").read_text()
+    assert changelog.startswith(f"mtce-guest ({version}-1) ")
+    assert f"\n## {version}\n" in (REPOSITORY / "CHANGELOG.md").read_text()
+
+
+def test_the_platforms_build_finds_what_it_looks_for() -> None:
+    """It lays deb_folder over debian/ of src_path; ours link there, for a plain build."""
+    debian = REPOSITORY / "debian"
+    assert (debian / "deb_folder/source/format").read_text() == "3.0 (quilt)\n"
+    for name in ("changelog", "control", "copyright", "rules", "source"):
+        assert (debian / name).resolve() == debian / "deb_folder" / name
+    text = (debian / "meta_data.yaml").read_text()
+    values = dict(re.findall(r"^ *(\w+): (.+)$", text, re.MULTILINE))
+    assert values["debname"] == "mtce-guest"
+    assert (REPOSITORY / values["src_path"]).resolve() == REPOSITORY
+    assert values["dist"] == "$STX_DIST"
 
 
 def test_packages_hold_sources_only(
@@ -210,13 +249,22 @@ def test_equal_sources_make_equal_packages(
 ) -> None:
     first = request.getfixturevalue(f"{kind}s")
     make(sources, kind, f"BUILD={tmp_path}")
-    second = {path.name: path.read_bytes() for path in (tmp_path / kind).iterdir()}
+    second = {path.name: path.read_bytes() for path in (tmp_path / kind).glob(f"*.{kind}")}
     assert {path.name: path.read_bytes() for path in first.values()} == second
 
 
-def test_the_client_has_the_same_version() -> None:
-    text = (REPOSITORY / "guest/guest_client.py").read_text()
-    assert re.findall(r'^VERSION = "(.*)"$', text, re.MULTILINE) == [__version__]
+@pytest.mark.parametrize(
+    ("program", "name"),
+    [
+        ("usr/local/bin/guestServer", "guestServer"),
+        ("usr/local/bin/guestAgent", "guestAgent"),
+        ("usr/local/bin/guestctl", "guestctl"),
+        ("usr/sbin/guest-client", "guest-client"),
+    ],
+)
+def test_programs_say_version_and_commit(installed: Path, program: str, name: str) -> None:
+    said = must([installed / program, "--version"])
+    assert re.fullmatch(rf"{name} {re.escape(__version__)} \(\w+\)\n", said)
 
 
 def test_rpmlint_finds_nothing_new(rpms: Mapping[str, Path]) -> None:

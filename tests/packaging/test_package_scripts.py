@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.machine import Machine
-from tests.packaging.support import copy_sources, is_alive, make, must
+from tests.packaging.support import copy_sources, deb_name, is_alive, make, must
 
 SERVER = ("mtce-guest-common", "mtce-guestServer")
 AGENT = ("mtce-guest-common", "mtce-guestAgent")
@@ -42,7 +42,7 @@ class Kind:
         return self._pick(self._new, names)
 
     def _pick(self, packages: Mapping[str, Path], names: tuple[str, ...]) -> list[Path]:
-        return [packages[name.lower() if self.kind == "deb" else name] for name in names]
+        return [packages[deb_name(name) if self.kind == "deb" else name] for name in names]
 
 
 @pytest.fixture(scope="module", params=["rpm", "deb"])
@@ -55,7 +55,7 @@ def packages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     ini = changed / "etc/guest.ini"
     ini.write_text(f"; of release 2\n{ini.read_text()}")
     make(changed, kind, "RELEASE=2")
-    built = (changed / "build" / kind).iterdir()
+    built = (changed / "build" / kind).glob(f"*.{kind}")
     separator = "-" if kind == "rpm" else "_"
     new = {path.name.rsplit(separator, 2)[0]: path for path in built}
     return Kind(kind, old, new)

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guestmtce import __version__
 from guestmtce.ctl import app, commands, events
 from guestmtce.ctl.ask import Reply
 from guestmtce.ctl.commands import to_json
@@ -471,7 +472,7 @@ def test_the_program_against_a_running_daemon(running):
     root, pid = running
     done = guestctl(root, "status", capture_output=True, text=True)
     assert done.returncode == 0
-    assert done.stdout.startswith(f"guestServer: healthy (pid {pid}, version 1.0.0, up ")
+    assert done.stdout.startswith(f"guestServer: healthy (pid {pid}, version {__version__}, up ")
     assert "\x1b" not in done.stdout
     assert guestctl(root, "show", UUID, capture_output=True).returncode == 1
 

@@ -2,7 +2,8 @@
 #
 # maintain NAME EVENT: what the scripts of the RPM and Debian packages have done with a service.
 #
-#   installed   the package is new on this host: have the service started with the next boot
+#   installed   the package is new on this host: have the service started with the next boot,
+#               and pmond look after it
 #   changed     its files are new: if it runs, have it restarted, once, by whoever minds it
 #   removing    its files are about to go: stop it and start it no more
 #
@@ -36,8 +37,36 @@ service_runs() {
     "$SCRIPT" status >/dev/null 2>&1
 }
 
+PMON_FILE=/usr/share/starlingx/pmon.d/$NAME.conf
+PMON_LINK=/etc/pmon.d/$NAME.conf
+
+# pmond reads /etc/pmon.d. What somebody else has put there stays.
+link_for_pmond() {
+    if [ -e "$PMON_FILE" ] && [ -d /etc/pmon.d ] && ! [ -e "$PMON_LINK" ] && ! [ -L "$PMON_LINK" ]; then
+        ln -s "$PMON_FILE" "$PMON_LINK"
+    fi
+}
+
+unlink_for_pmond() {
+    if [ "$(readlink "$PMON_LINK" 2>/dev/null)" = "$PMON_FILE" ]; then
+        rm -f "$PMON_LINK"
+    fi
+}
+
+# Debian's helper works without a running systemd, and knows what the administrator has disabled.
+enable_by_debian() {
+    deb-systemd-helper unmask "$NAME.service" >/dev/null || true
+    if deb-systemd-helper --quiet was-enabled "$NAME.service"; then
+        deb-systemd-helper enable "$NAME.service" >/dev/null
+    else
+        deb-systemd-helper update-state "$NAME.service" >/dev/null
+    fi
+}
+
 enable_service() {
-    if has systemctl; then
+    if has deb-systemd-helper; then
+        enable_by_debian
+    elif has systemctl; then
         systemctl enable "$NAME.service"
     elif has update-rc.d; then
         update-rc.d "$NAME" defaults
@@ -49,7 +78,9 @@ enable_service() {
 }
 
 disable_service() {
-    if has systemctl; then
+    if has deb-systemd-helper; then
+        deb-systemd-helper purge "$NAME.service" >/dev/null
+    elif has systemctl; then
         systemctl disable "$NAME.service"
     elif has update-rc.d; then
         update-rc.d -f "$NAME" remove
@@ -86,15 +117,18 @@ case $EVENT in
     installed)
         # SM runs guestAgent: it is not started at boot.
         [ "$NAME" = guestAgent ] || enable_service || complain "cannot be enabled"
+        link_for_pmond
         if systemd_runs; then systemctl daemon-reload; fi
         ;;
     changed)
+        link_for_pmond
         if systemd_runs; then systemctl daemon-reload; fi
         restart_service || complain "cannot be restarted: see $SCRIPT status"
         ;;
     removing)
         stop_service || complain "does not stop"
         disable_service || complain "cannot be disabled"
+        unlink_for_pmond
         ;;
     *)
         echo "Usage: $0 NAME installed|changed|removing" >&2
