@@ -128,7 +128,9 @@ def debian(suite: str) -> Path:
 def _debootstrap(tool: str, suite: str, root: Path) -> None:
     unfinished = root.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    options = ["--variant=minbase", "--include=python3,make,logrotate"]
+    # In 13 logrotate brings systemd, which cannot be set up there.
+    packages = ["python3", "make", *(["logrotate"] if suite != "trixie" else [])]
+    options = ["--variant=minbase", f"--include={','.join(packages)}"]
     done = call([tool, *options, suite, unfinished, "http://deb.debian.org/debian"], 400)
     if done.returncode != 0:
         shutil.rmtree(unfinished, ignore_errors=True)

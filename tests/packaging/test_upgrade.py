@@ -48,9 +48,10 @@ class Debian(RealRoot):
         verified = self.run("dpkg", "--verify").splitlines()
         ours = [line.split()[-1] for line in verified if "/usr/share/" not in line]
         assert ours == list(edited)
-        done = self.call("logrotate", "--debug", "/etc/logrotate.conf")
-        assert "error" not in done.stdout + done.stderr
-        assert "duplicate" not in done.stdout + done.stderr
+        if (self.path / "usr/sbin/logrotate").exists():
+            done = self.call("logrotate", "--debug", "/etc/logrotate.conf")
+            assert done.returncode == 0
+            assert "duplicate" not in done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module", params=SUITES)
