@@ -1597,9 +1597,8 @@ class LogQueue(logging.Handler):
 
 
 def open_log(path: str) -> int:
-    """Open a log file to append to it. Raises OSError."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK
-    return os.open(path, flags, 0o640)
+    """Open a log file, in a child, to append to it. May hang. Raises OSError."""
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY, 0o640)
 
 
 def log_sinks(target: str, supervisor: Supervisor) -> List[Sink]:
