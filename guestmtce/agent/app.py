@@ -7,6 +7,7 @@ mtcAgent and the VIM, none of which know one another.
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -30,6 +31,7 @@ from guestmtce.core.shared.history import Entry, Past
 from guestmtce.core.shared.limits import EveryNth
 from guestmtce.core.shared.mtc_message import MtcMessage, Record
 from guestmtce.core.shared.settings import AgentSettings, management_interface
+from guestmtce.core.shared.stamp import EPOCH_LIMIT
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, canonical_uuid
 from guestmtce.runtime import files, intake
@@ -80,7 +82,15 @@ class GuestAgent:
         past = Past(self._events.remembered())
         self.core = Agent(self, time.time, settings.max_hosts, past)
         self.schedule = Schedule(loop.time())
-        self.server_link = ServerLink(loop, settings, self.own, self.core, self._take_event)
+        self.server_link = ServerLink(
+            loop,
+            settings,
+            self.own,
+            self.core,
+            on_event=self._take_event,
+            on_start=self._server_started,
+            epoch=1 + secrets.randbelow(EPOCH_LIMIT - 1) if settings.acknowledge else None,
+        )
         self.mtc_link = MtcLink(
             loop, settings, self.own, self._take_mtc_command, self._send_from_local
         )
@@ -118,11 +128,12 @@ class GuestAgent:
         self._timers.cancel_all()
         if self._server is not None:
             self._server.close()
-        self.server_link.receiver.close()
+        self.server_link.stop_listening()
         self.mtc_link.receiver.close()
         self.vim_api.finish(partial(self._stopped, done))
 
     def _stopped(self, done: Callable[[], None]) -> None:
+        self.server_link.close()
         self._events.close()
         done()
 
@@ -131,9 +142,11 @@ class GuestAgent:
         self.settings = settings
         self._resolve()
 
-    def send(self, host: Host, command: Command, record: Record) -> None:
+    def send(
+        self, host: Host, command: Command, record: Record, expires: float | None = None
+    ) -> int | None:
         """Send a command to a guestServer (a port of the core)."""
-        self.server_link.send(host, command, record)
+        return self.server_link.send(host, command, record, expires)
 
     def ask_mtc_agent(self) -> None:
         """Ask for the inventory of hosts (a port of the core)."""
@@ -189,6 +202,7 @@ class GuestAgent:
         was_active = self.core.presence.active
         self.core.note_presence(there, self._loop.time())
         if self.core.presence.active and not was_active:
+            self.server_link.flush_all()
             self.schedule = Schedule(self._loop.time())
             log.warning("the floating address %s is here again: active", floating)
         elif was_active and not self.core.presence.active:
@@ -226,8 +240,12 @@ class GuestAgent:
     ) -> bool:
         return self.server_link.receiver.send(data, destination, self.own.local, on_end)
 
-    def _take_event(self, host: Host, message: MtcMessage) -> None:
-        events.take_event(self.core, host, message, self._loop.time())
+    def _take_event(self, host: Host, message: MtcMessage, source: str) -> None:
+        events.take_event(self.core, host, message, self._loop.time(), source)
+        self._settle()
+
+    def _server_started(self, host: Host) -> None:
+        events.server_started(self.core, host, self._loop.time())
         self._settle()
 
     def _take_mtc_command(self, message: MtcMessage) -> None:

@@ -6,6 +6,7 @@ requests are built, written and judged.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -111,7 +112,13 @@ class VimApi:
             told = printable(" ".join(map(str, message.detail)))
             log.info("telling the VIM of %s: %s %s", delivery.key, message.kind.value, told)
         log.debug("%s %s", method, target)
-        self._exchanges[delivery] = Exchange(self._loop, address, request, on_done)
+        self._exchanges[delivery] = Exchange(
+            self._loop,
+            address,
+            request,
+            on_done,
+            on_written=functools.partial(self._agent.queue.written, delivery),
+        )
 
     def _done(self, delivery: Delivery, outcome: Outcome) -> None:
         if self._stopped:

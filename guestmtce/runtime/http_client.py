@@ -115,7 +115,10 @@ class Outcome(NamedTuple):
 
 
 class Exchange:
-    """A request to (numeric host, port) on its way; `on_done(outcome)` is called once, later."""
+    """A request to (numeric host, port) on its way; `on_done(outcome)` is called once, later.
+
+    `on_written()` is called when the whole request has gone out, before that.
+    """
 
     def __init__(
         self,
@@ -124,10 +127,13 @@ class Exchange:
         request: bytes,
         on_done: Callable[[Outcome], object],
         deadline: float = DEADLINE_SECS,
+        *,
+        on_written: Callable[[], object] = lambda: None,
     ) -> None:
         self._loop = loop
         self._rest = memoryview(request)
         self._on_done = on_done
+        self._on_written = on_written
         self._received = b""
         self._status: int | None = None
         self._body: bytes | None = None
@@ -179,6 +185,7 @@ class Exchange:
             self._loop.watch(self._socket, selectors.EVENT_WRITE, self._write)
         else:
             self._loop.watch(self._socket, selectors.EVENT_READ, self._read)
+            self._on_written()
 
     def _read(self, _events: int) -> None:
         """Read what there is, up to the end, before an error counts.

@@ -10,12 +10,17 @@ import errno
 import functools
 import logging
 from collections.abc import Callable, Mapping
+from typing import Any, Optional
 
 from guestmtce.core.shared import mtc_message
-from guestmtce.core.shared.errors import PeerError, ProtocolError, StartError
+from guestmtce.core.shared.delivery import Role
+from guestmtce.core.shared.errors import PeerError, ProtocolError, StartError, Unneeded
+from guestmtce.core.shared.inbox import Receipt, Verdict
 from guestmtce.core.shared.limits import EveryNth
 from guestmtce.core.shared.mtc_message import MtcMessage, Ready, Record
+from guestmtce.core.shared.owed import TOPICS, Topic
 from guestmtce.core.shared.settings import ServerSettings
+from guestmtce.core.shared.stamp import Stamp, read_loopback
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command
 from guestmtce.runtime.datagram import DatagramSocket, bound_socket
@@ -33,14 +38,17 @@ RECEIVE_BUFFER = 4 * 1024 * 1024
 # Of failures to bind, the first is logged, then every so many (5 minutes).
 _BIND_LOG_EVERY = 100
 
-MessageHandler = Callable[[MtcMessage], object]
+# What to do with a message; the stamp is None if an old agent sent it.
+MessageHandler = Callable[[MtcMessage, Optional[Stamp]], object]
 
 
 class AgentLink:
     """The socket, the peers that are believed, and READY.
 
     `handlers` says what each command does; a handler may raise PeerError for a message that
-    lacks something, which costs that message only.
+    lacks something, which costs that message only. `on_new_agent()` is called when another
+    process plays guestAgent, `on_flush()` after something was sent or acknowledged. `epoch`
+    numbers this process; None turns acknowledging off, and `role` is None then.
     """
 
     def __init__(
@@ -52,9 +60,15 @@ class AgentLink:
         hosts: HostsFile,
         management_interface: str,
         handlers: Mapping[Command, MessageHandler],
+        epoch: int | None = None,
+        on_new_agent: Callable[[], object] = lambda: None,
+        on_flush: Callable[[], object] = lambda: None,
     ) -> None:
         self.intake = Intake(log, "datagram")
         self.spoken = False
+        self.role = None if epoch is None else Role(epoch, self._wake)
+        self._on_new_agent = on_new_agent
+        self._on_flush = on_flush
         self._loop = loop
         self._settings = settings
         self._hostname = hostname
@@ -81,12 +95,11 @@ class AgentLink:
 
     @property
     def destination(self) -> str | None:
-        """Where events go: the agent that spoke last, or before that what `controller` names.
+        """Where events go: to what `controller` names, so that no stale agent gets them.
 
-        Differs from decision 5 to the letter, which would send to both when they differ: an
-        old agent listens on both, and its VIM takes a second LOSS as a second order to reboot.
+        Only while that name has no address, to the believed agent that spoke last (decision 22).
         """
-        if self._last_speaker in self._believed:
+        if self._controller is None and self._last_speaker in self._believed:
             return self._last_speaker
         return self._controller
 
@@ -127,14 +140,78 @@ class AgentLink:
         """
         self._timers.start("ready", delay, self._say_ready)
 
-    def send(self, command: Command, record: Record) -> bool:
-        """Send one event to guestAgent; False if there is nowhere to send it."""
-        destination = self.destination
+    def send(
+        self,
+        command: Command,
+        record: Record,
+        *,
+        expires: float | None = None,
+        order_id: str = "",
+    ) -> bool:
+        """Send one event to guestAgent; False if there is nowhere to send it.
+
+        States and orders are repeated until they are acknowledged, an order until `expires`;
+        `order_id` is the name that it had before a restart.
+        """
+        if self.role is None:
+            return self._send(command, record.members())
+        if command in TOPICS:
+            uuid = getattr(record, "uuid", "")
+            now = self._loop.time()
+            self.role.put(command, uuid, record, now, expires=expires, order_id=order_id)
+        else:
+            self.role.say(command, record)
+        return self._flush()
+
+    def answer(self, record: Record, re: int | None, of: int | None) -> None:
+        """Answer a query: number `re` of a new agent with one of `of` records, or an old one."""
+        if self.role is None:
+            self._send(Command.QRY_INST, record.members())
+        else:
+            self.role.answer(record, re, of)
+            self._flush()
+
+    def void(self, uuid: str, *topics: Topic) -> None:
+        """Owe guestAgent nothing of these topics (of all, if none is named) of an instance."""
+        if self.role is not None:
+            self.role.void(uuid, *topics)
+            self._wake()
+
+    def illness_owed(self, uuid: str) -> bool:
+        """Whether a new agent was told of an illness and has not acknowledged it for good."""
+        role = self.role
+        return role is not None and role.peer_epoch is not None and role.owed(uuid, Topic.ILLNESS)
+
+    def _wake(self) -> None:
+        """Flush the role in the next turn: it has something new to send."""
+        if not self._timers.active("new"):
+            self._timers.start("new", 0.0, self._flush)
+
+    def _flush(self) -> bool:
+        """Send what is due, and come back when more is; False if there is nowhere to send."""
+        role = self.role
+        if role is None:
+            return False
+        sent = True
+        for post in role.poll(self._loop.time()):
+            members = post.content.members()
+            if post.stamp is not None:
+                members = {**members, **post.stamp.members()}
+            else:
+                members = {"source": self.address, "hostname": self._hostname, **members}
+            sent = self._send(post.command, members, post.address)
+        self._timers.start_at("due", role.wake_at(self._loop.time()), self._flush)
+        self._on_flush()
+        return sent
+
+    def _send(self, command: Command, members: dict[str, Any], address: str | None = None) -> bool:
+        """Send one datagram to `address`, or to guestAgent's."""
+        destination = address or self.destination
         if self._socket is None or destination is None:
             self.intake.dropped["no_destination"] += 1
             return False
         try:
-            data = mtc_message.encode_server_event(command, record.members())
+            data = mtc_message.encode_server_event(command, members)
         except ProtocolError:
             self.intake.dropped["too_long"] += 1
             return False
@@ -209,11 +286,40 @@ class AgentLink:
         handler = self._handlers.get(message.command)
         if handler is None:
             if message.command == Command.LOOPBACK:
+                self._on_loopback(message, host)
                 return
             raise PeerError("command", f"unknown command {message.command:#x}")
+        stamp = Stamp.of_message(message) if self.role is not None else None
+        receipt = self._judge(message, stamp, host)
         self._last_speaker = host
         self.spoken = True
         self.intake.received[Command(message.command).name] += 1
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%#x from %s: %s", message.command, host, printable(message.members))
-        handler(message)
+        try:
+            handler(message, stamp)
+        finally:
+            if receipt is not None and self.role is not None:
+                self.role.settle(receipt)
+
+    def _judge(self, message: MtcMessage, stamp: Stamp | None, host: str) -> Receipt | None:
+        """Return an order's receipt; raises Unneeded for what must not be applied (again)."""
+        if self.role is None:
+            return None
+        if stamp is None:
+            self.role.heard_old()
+            return None
+        has_uuid = message.command in TOPICS and message.command != Command.MOD_HOST
+        uuid = message.uuid() if has_uuid else ""
+        verdict, receipt = self.role.heard(message.command, uuid, stamp, host, self._loop.time())
+        if verdict is not Verdict.TAKE:
+            raise Unneeded(verdict.name.lower())
+        return receipt
+
+    def _on_loopback(self, message: MtcMessage, host: str) -> None:
+        """A probe or an acknowledgement; what an old peer says with LOOPBACK means nothing."""
+        if self.role is None or "epoch" not in message.members:
+            return
+        if self.role.loopback(read_loopback(message), host, self._loop.time()):
+            log.info("guestAgent at %s: another process", host)
+            self._on_new_agent()

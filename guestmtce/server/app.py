@@ -10,7 +10,6 @@ import logging
 import os
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,8 +17,17 @@ from guestmtce.core.server.guest_protocol import CHALLENGE_LIMIT
 from guestmtce.core.server.worker import Worker
 from guestmtce.core.shared.errors import PeerError
 from guestmtce.core.shared.history import Entry, Past
-from guestmtce.core.shared.mtc_message import Ask, HostState, InstanceState, MtcMessage, Record
+from guestmtce.core.shared.mtc_message import (
+    Ask,
+    HostState,
+    InstanceState,
+    MtcMessage,
+    Record,
+    VoteAnswer,
+)
+from guestmtce.core.shared.owed import Topic
 from guestmtce.core.shared.settings import ServerSettings, management_interface
+from guestmtce.core.shared.stamp import EPOCH_LIMIT, Stamp
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, Notification, canonical_uuid
 from guestmtce.runtime import files, intake
@@ -32,6 +40,8 @@ from guestmtce.runtime.metrics_file import MetricsFile
 from guestmtce.server import metrics
 from guestmtce.server.agent_link import AgentLink, MessageHandler
 from guestmtce.server.channel import Channel
+from guestmtce.server.losses import LOSSES_FILE, Losses
+from guestmtce.server.telling import Telling
 from guestmtce.server.virtio import ChannelDirectory
 
 log = logging.getLogger(__name__)
@@ -40,9 +50,8 @@ FLAG_FILES = ("/etc/platform/.initial_config_complete", "/var/run/.goenabled")
 EVENTS_FILE = "/var/log/mtce-guest/guestServer.events.jsonl"
 FLAG_SECS = 2.0
 FLAG_LOG_SECS = 60.0
-# Decision 18: a burst of answers is cut into portions that fit the other's receive buffer.
-QUERY_PORTION = 100
-QUERY_PORTION_SECS = 0.01
+# Longer than a guest repeats an illness with its action (guest-channel.md): then it is history.
+ILLNESS_SECS = 70.0
 # A channel that got no descriptor is tried again every 2 s: without a failure it is over.
 STARVED_SECS = 5.0
 # Stalls closer together than this are one episode, logged once.
@@ -91,6 +100,18 @@ class GuestServer:
             hosts=HostsFile(self._path("/etc/hosts"), loop.time),
             management_interface=management_interface(files.reader(root)),
             handlers=handlers,
+            epoch=1 + secrets.randbelow(EPOCH_LIMIT - 1) if settings.acknowledge else None,
+            on_new_agent=self._new_agent,
+            on_flush=self._on_flush,
+        )
+        self.worker.illness_owed = self.link.illness_owed
+        self._telling = Telling(loop, hostname, self.link, self.channels)
+        self._losses = Losses(
+            loop,
+            self._path(LOSSES_FILE),
+            self.link,
+            channels=self.channels,
+            host_reports=lambda: self.worker.reporting,
         )
         self._registry = Registry()
         metrics.register(self._registry, loop, self.worker, self.channels)
@@ -99,8 +120,6 @@ class GuestServer:
         self._discovering = False
         self._waited = 0.0
         self._timer: Timer | None = None
-        self._unanswered: deque[str] = deque()
-        self._asked_again = False
         self._stalled_at = float("-inf")
         self._starved_at = float("-inf")
 
@@ -114,6 +133,7 @@ class GuestServer:
 
     def start(self) -> None:
         """Bind, then wait for the platform, then discover. Raises StartError."""
+        self._losses.load()
         self.link.open()
         self._events.open()
         self._metrics_file.start(self._metrics_path())
@@ -123,6 +143,8 @@ class GuestServer:
         """Close everything at once. No STOPPED is sent: the guests are as well as before."""
         if self._timer is not None:
             self._timer.cancel()
+        self._losses.stop()
+        self._telling.stop()
         self._directory.stop()
         for channel in self.channels.values():
             channel.instance.delete()
@@ -172,6 +194,7 @@ class GuestServer:
     def file_gone(self, uuid: str) -> None:
         """The last file of an instance is gone."""
         self._ignored.discard(uuid)
+        self.loss_is_void(uuid)
         channel = self.channels.get(uuid)
         if channel is not None:
             channel.instance.file_gone()
@@ -192,11 +215,29 @@ class GuestServer:
         if channel is not None:
             channel.instance.delete()
             self._past.put(uuid, channel.instance.memory.history)
+            self.link.void(uuid)
+            self._losses.void(uuid)
             log.info("instance %s: forgotten", uuid)
 
     def report(self, command: Command, record: Record) -> None:
         """Send an event of an instance to guestAgent."""
-        self.link.send(command, record)
+        expires = None
+        if command is Command.HEARTBEAT_ILLHEALTH:
+            expires = self._loop.time() + ILLNESS_SECS
+        elif isinstance(record, VoteAnswer):
+            expires = self.channels[record.uuid].instance.vote.expires_at
+        self.link.send(command, record, expires=expires)
+
+    def loss_is_void(self, uuid: str) -> None:
+        """Its channel was closed by QEMU, or its file is gone: that is the VIM's to know."""
+        self.link.void(uuid, Topic.LOSS)
+        self._losses.void(uuid)
+
+    def _on_flush(self) -> None:
+        self._losses.note_flush()
+
+    def _new_agent(self) -> None:
+        self._telling.say_states()
 
     def out_of_descriptors(self) -> None:
         """Show for a while that channels wait for a descriptor; they are tried again."""
@@ -209,57 +250,53 @@ class GuestServer:
             log.warning("this host or process stood still (a timer %.1f s late); no miss", late)
         self._stalled_at = now
 
-    def _provision(self, message: MtcMessage) -> None:
-        """ADD_INST and MOD_INST: known from now on, with this reporting; connect if it can."""
+    def _provision(self, message: MtcMessage, stamp: Stamp | None) -> None:
+        """ADD_INST and MOD_INST: known from now on, with this reporting; connect if it can.
+
+        A new agent is told in return what the instance is.
+        """
         uuid, reporting = InstanceState.of(message)
         self._ignored.discard(uuid)
         channel = self._channel(uuid)
         if channel.instance.heartbeat.reporting != reporting:
             log.info("instance %s: reporting %s", uuid, "on" if reporting else "off")
         channel.instance.provision(reporting)
+        if not reporting:
+            self._faults_are_void(uuid)
         if not channel.instance.connection.connected and self._directory.knows(uuid):
             channel.file_found()
+        if stamp is not None:
+            self._telling.say_state(uuid)
 
-    def _delete_instance(self, message: MtcMessage) -> None:
+    def _faults_are_void(self, uuid: str) -> None:
+        """Reporting is off: neither a loss nor an illness of it is to be told."""
+        self.link.void(uuid, Topic.LOSS, Topic.ILLNESS)
+        self._losses.void(uuid)
+
+    def _delete_instance(self, message: MtcMessage, _stamp: Stamp | None) -> None:
         """DEL_INST: forget; the file, if it is still there, is passed over (decision 11)."""
         uuid = message.uuid()
         self.forget(uuid)
         if self._directory.knows(uuid):
             self._ignored.add(uuid)
 
-    def _set_host_reporting(self, message: MtcMessage) -> None:
+    def _set_host_reporting(self, message: MtcMessage, _stamp: Stamp | None) -> None:
         reporting = HostState.of(message).reporting
         if reporting != self.worker.reporting:
             log.info("host reporting %s", "on" if reporting else "off")
             self.worker.reporting = reporting
+        if not reporting:
+            self._losses.void_all()
+            for uuid in self.channels:
+                self._faults_are_void(uuid)
 
-    def _query(self, _message: MtcMessage) -> None:
-        """QRY_INST: one answer per known instance, in portions.
+    def _query(self, _message: MtcMessage, stamp: Stamp | None) -> None:
+        self._telling.query(stamp)
 
-        Queries that come meanwhile get one round of answers more: beginning again at each
-        would never come to the end.
-        """
-        if self._unanswered:
-            self._asked_again = True
-        else:
-            self._unanswered.extend(self.channels)
-            self._answer_query()
-
-    def _answer_query(self) -> None:
-        for _ in range(min(QUERY_PORTION, len(self._unanswered))):
-            channel = self.channels.get(self._unanswered.popleft())
-            if channel is not None:
-                self.link.send(Command.QRY_INST, channel.instance.for_agent())
-        if not self._unanswered and self._asked_again:
-            self._asked_again = False
-            self._unanswered.extend(self.channels)
-        if self._unanswered:
-            self._loop.call_later(QUERY_PORTION_SECS, self._answer_query)
-
-    def _vote(self, message: MtcMessage) -> None:
+    def _vote(self, message: MtcMessage, _stamp: Stamp | None) -> None:
         self._ask(message, Notification.REVOCABLE)
 
-    def _notify(self, message: MtcMessage) -> None:
+    def _notify(self, message: MtcMessage, _stamp: Stamp | None) -> None:
         self._ask(message, Notification.IRREVOCABLE)
 
     def _ask(self, message: MtcMessage, notification: Notification) -> None:
@@ -268,6 +305,7 @@ class GuestServer:
         if channel is None:
             raise PeerError("unknown_instance", f"{notification} {event}: no instance {uuid}")
         log.info("instance %s: asked, %s %s", uuid, notification, event)
+        self.link.void(uuid, Topic.ANSWER)
         channel.instance.ask(event, notification)
 
     def problems(self) -> list[str]:
@@ -277,6 +315,8 @@ class GuestServer:
             found.append("waiting for the platform: " + ", ".join(FLAG_FILES))
         if self._loop.time() - self._starved_at < STARVED_SECS:
             found.append("no descriptors left for some channels: raise the limit of open files")
+        if self._losses.problem:
+            found.append(self._losses.problem)
         flooding = [channel for channel in self.channels.values() if channel.instance.flooding]
         for channel in flooding[:_SHOWN_FLOODS]:
             found.append(f"{channel.who} floods its channel, and is read in part only")
@@ -316,6 +356,7 @@ class GuestServer:
             "datagrams_received": dict(self.link.intake.received),
             "datagrams_sent": dict(self.link.intake.sent),
             "datagrams_dropped": dict(self.link.intake.dropped),
+            "datagrams_owed": self.link.role.owed_count if self.link.role else 0,
             "datagram_overruns": self.link.overruns,
             "inotify_overflows": self._directory.overflows,
         }

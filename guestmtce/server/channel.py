@@ -41,6 +41,9 @@ class Owner(Protocol):
     def report(self, command: Command, record: Record) -> object:
         """Tell guestAgent."""
 
+    def loss_is_void(self, uuid: str) -> object:
+        """QEMU has closed the channel: a loss that is not told yet is the VIM's to know."""
+
     def forget(self, uuid: str) -> object:
         """Drop an instance that has no file and that nobody named."""
 
@@ -137,6 +140,7 @@ class Channel:
     def _closed(self, reason: str) -> None:
         self._stream = None
         self.note("channel closed (%s)", reason)
+        self._owner.loss_is_void(self.instance.uuid)
         self.instance.disconnected()
 
     def disconnect(self) -> None:

@@ -90,7 +90,8 @@ def answer_text(raw: str) -> str:
 
 
 def datagram_text(data: bytes) -> str:
-    """A datagram byte for byte, readable: command, length, signature, payload."""
+    """A datagram byte for byte as an old peer reads it: command, length, signature, payload."""
+    data = wire.unstamped(data)
     head = wire.DATAGRAM_HEAD.unpack_from(data)
     header, command = head[0].rstrip(b"\0").decode("latin-1"), wire.NAMES[head[4]]
     assert not any(head[1:4] + head[5:])

@@ -141,5 +141,6 @@ class ScriptedAgent:
             while True:
                 data, source = self._socket.recvfrom(65536)
                 now = time.monotonic()
-                found = wire.unpack(data, now)
-                self.told.append(Told(now, source[0], found.name, found.body))
+                found = wire.as_old_peer(wire.unpack(data, now))
+                if found is not None:
+                    self.told.append(Told(now, source[0], found.name, found.body))

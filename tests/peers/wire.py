@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from typing import Any, NamedTuple
 
@@ -35,6 +36,8 @@ COMMANDS = {
     "ILLHEALTH": 0x0001FEAD,
     "VOTE_NOTIFY": 0xFEEDFEED,
 }
+# What a new peer adds to each message beside what it says.
+STAMP = frozenset({"epoch", "seq", "id", "re", "of"})
 NAMES = {code: name for name, code in COMMANDS.items()}
 
 
@@ -69,6 +72,24 @@ def unpack(data: bytes, at: float = 0.0) -> Datagram:
     if not isinstance(body, dict):
         raise ValueError("not an object")
     return Datagram(NAMES.get(command, hex(command)), body, header, len(data), at)
+
+
+def as_old_peer(datagram: Datagram) -> Datagram | None:
+    """Return what an old peer makes of it: LOOPBACK is ignored, members are read by name."""
+    if datagram.name == "LOOPBACK":
+        return None
+    body = {key: value for key, value in datagram.body.items() if key not in STAMP}
+    return datagram._replace(body=body)
+
+
+def unstamped(data: bytes) -> bytes:
+    """Return a datagram without the members that an old peer does not read, and nothing else."""
+    text = data[DATAGRAM_HEAD.size :].split(b"\0", 1)[0]
+    rest = re.sub(rb',?"(?:epoch|seq|re|of)":[0-9]+', b"", text)
+    rest = re.sub(rb',?"id":"[0-9.]+"', b"", rest).replace(b"{,", b"{")
+    full = len(data) == DATAGRAM_SIZE
+    whole = data[: DATAGRAM_HEAD.size] + rest
+    return whole.ljust(DATAGRAM_SIZE, b"\0") if full else whole
 
 
 def message(msg_type: str, sequence: int, **body: Any) -> bytes:

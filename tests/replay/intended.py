@@ -284,7 +284,7 @@ INTENDED = [
             r"missing-key",
             "extra",
             r'^401 nack .*"invocation_id":0,"log_msg":"(failed|Bad|unsupported)',
-            16,
+            15,
         ),
     ),
     *because(
@@ -298,10 +298,6 @@ INTENDED = [
         "ends an init, so that two are answered",
         (r"split-join", "extra", r"^401 (init_ack .*|challenge [03]\.[0123])$", 8),
         (r"split-join", "time", r"^401 challenge 3\.1: 1\.00 → 0\.00$", 1),
-    ),
-    *because(
-        "behaviour.md, Heartbeat: an unfinished init does not end the silence",
-        (r"split-join", "extra", r"^401 LOSS", 1),
     ),
     *because(
         "behaviour.md, Whose silence?: what has arrived is read in one turn, not one each 30 ms",

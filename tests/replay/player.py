@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from guestmtce.runtime.loop import Loop
+from tests.peers import wire
 from tests.peers.reactor import unix_listener
 from tests.peers.root import COMPUTE_0, CONTROLLER, Root
 from tests.replay.recording import Act, Answer, ChallengeCounter, Place, Recording, instance_of
@@ -244,4 +245,6 @@ class Player:
     def _receive(self, sock: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
             while True:
-                self.events.append(own_datagram(self.time, sock.recv(READ_SIZE)))
+                data = sock.recv(READ_SIZE)
+                if wire.unpack(data).name != "LOOPBACK":
+                    self.events.append(own_datagram(self.time, wire.unstamped(data)))

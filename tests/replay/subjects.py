@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+import socket
 
-from guestmtce.core.shared.settings import ServerSettings
+from guestmtce.core.shared.settings import ServerSettings, load_server
+from guestmtce.runtime import files
 from guestmtce.runtime.loop import Loop
-from guestmtce.runtime.options import Options
-from guestmtce.server import main
+from guestmtce.server.app import GuestServer
 from tests.peers.root import Root
 from tests.replay.compare import Difference, compare
 from tests.replay.player import Player
@@ -22,11 +23,13 @@ class InProcess:
     """The app itself; signals are what they lead to."""
 
     def __init__(self, loop: Loop, root: Root) -> None:
-        self._options = Options(root=str(root.path))
-        self._app = main.build(loop, self._settings(), self._options)
+        self._root = str(root.path)
+        settings = self._settings()
+        hostname = settings.hostname or socket.gethostname()
+        self._app = GuestServer(loop, settings, hostname, self._root)
 
     def _settings(self) -> ServerSettings:
-        settings = main.configure(self._options).settings
+        settings = load_server(files.reader(self._root)).settings
         assert settings is not None
         return settings
 

@@ -310,7 +310,9 @@ class PeersRig:
         self.to_mtc.append(Seen(self.time, data))
 
     def _server_received(self, name: str, data: bytes) -> None:
-        self.to_servers.append(Seen(self.time, (name, wire.unpack(data), data)))
+        heard = wire.as_old_peer(wire.unpack(data))
+        if heard is not None:
+            self.to_servers.append(Seen(self.time, (name, heard, data)))
 
 
 def _is_complete(answer: bytes, request: bytes) -> bool:

@@ -40,7 +40,9 @@ class RecordingPort:
         self.told_why: list[str] = []
         self.remembered: list[tuple[str, Entry]] = []
 
-    def send(self, host: Host, command: Command, record: Record) -> None:
+    def send(
+        self, host: Host, command: Command, record: Record, expires: float | None = None
+    ) -> None:
         self.calls.append((host.hostname, command.name, *map(str, record.members().values())))
 
     def ask_mtc_agent(self) -> None:

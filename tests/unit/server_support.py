@@ -30,10 +30,14 @@ def uuid_of(number: int) -> str:
 
 
 class Agent:
-    """guestAgent's socket; `got` has (seconds, datagram) of everything that came."""
+    """guestAgent's socket; `got` has the datagrams that came, as an old agent reads them.
+
+    With `is_new` it has all, as they are.
+    """
 
     def __init__(self, loop: SimulatedLoop, address: str, port: int, server: tuple[str, int]):
         self.got: list[wire.Datagram] = []
+        self.is_new = False
         self._loop = loop
         self._server = server
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -45,7 +49,10 @@ class Agent:
     def _read(self, _ready: int) -> None:
         with contextlib.suppress(BlockingIOError):
             while True:
-                self.got.append(wire.unpack(self._socket.recv(65536), self._loop.clock.now))
+                datagram = wire.unpack(self._socket.recv(65536), self._loop.clock.now)
+                heard = datagram if self.is_new else wire.as_old_peer(datagram)
+                if heard is not None:
+                    self.got.append(heard)
 
     def send(self, name: str, **body: Any) -> None:
         self.send_raw(wire.pack(name, {"source": CONTROLLER, **body}, wire.GUEST_SIGNATURE))

@@ -114,6 +114,7 @@ def test_server_defaults():
         "agent_peers": ("controller", "controller-0", "controller-1"),
         "metrics_file": None,
         "hostname": None,
+        "acknowledge": True,
         "channel_directory": "/var/lib/libvirt/qemu",
         "debug": 0,
     }
@@ -136,6 +137,7 @@ SERVER_KEYS = [
     ("client", "agent_peers", "controller, fd00::1", "agent_peers", ("controller", "fd00::1")),
     ("client", "metrics_file", "/var/m.prom", "metrics_file", "/var/m.prom"),
     ("host", "name", "compute-7", "hostname", "compute-7"),
+    ("network", "acknowledge", "no", "acknowledge", False),
     ("channels", "directory", "/run/channels", "channel_directory", "/run/channels"),
     ("debug", "debug_level", "4", "debug", 4),
 ]
@@ -149,6 +151,7 @@ AGENT_KEYS = [
     ("mtc", "cmd_port", "65535", "mtc_cmd_port", 65535),
     ("mtc", "event_port", "5", "mtc_event_port", 5),
     ("host", "name", "controller-0", "hostname", "controller-0"),
+    ("network", "acknowledge", "no", "acknowledge", False),
     ("debug", "debug_level", "255", "debug", 255),
 ]
 
@@ -435,6 +438,8 @@ def test_the_effective_configuration_is_printed():
         "start_delay = 1",
         "[host]",
         "name = (by host name)",
+        "[network]",
+        "acknowledge = yes",
         "[channels]",
         "directory = /var/lib/libvirt/qemu",
         "[debug]",

@@ -9,7 +9,7 @@ from guestmtce.core.shared.delivery import BURST, BURST_SECS, Role
 from guestmtce.core.shared.errors import ProtocolError
 from guestmtce.core.shared.inbox import Receipt, Verdict
 from guestmtce.core.shared.mtc_message import InstanceState, Loss, MtcMessage, Query, Ready
-from guestmtce.core.shared.outbox import Topic
+from guestmtce.core.shared.owed import Topic
 from guestmtce.core.shared.stamp import Acknowledgement, Probe, Stamp, read_loopback
 from guestmtce.core.shared.vocabulary import Command
 
@@ -238,7 +238,7 @@ def test_an_order_is_held_and_settled(proven):
     assert proven.heard(1) == (Verdict.AGAIN, None)
     assert proven.said() == [acknowledgement(1, queued=True)] * 2
     proven.now = 5.0
-    proven.role.settle(receipt, proven.now)
+    proven.role.settle(receipt)
     assert proven.out(60) == [(when, acknowledgement(1)) for when in (5.0, 5.3, 6.0)]
     assert proven.heard(1) == (Verdict.AGAIN, None)
     assert proven.said() == [acknowledgement(1)]
@@ -250,7 +250,7 @@ def test_an_order_keeps_its_name_when_its_sender_restarts(proven):
     proven.loopback(Acknowledgement(OTHER, OURS, 0))
     assert proven.heard(1, epoch=OTHER, name="x") == (Verdict.AGAIN, None)
     proven.out()
-    proven.role.settle(receipt, proven.now)
+    proven.role.settle(receipt)
     assert proven.said() == [Acknowledgement(OURS, OTHER, 1)]
 
 

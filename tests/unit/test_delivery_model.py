@@ -17,7 +17,7 @@ import pytest
 
 from guestmtce.core.shared.delivery import Post, Role
 from guestmtce.core.shared.inbox import Receipt, Verdict
-from guestmtce.core.shared.outbox import Topic
+from guestmtce.core.shared.owed import Topic
 from guestmtce.core.shared.stamp import Acknowledgement, Probe, Stamp
 from guestmtce.core.shared.vocabulary import Command
 
@@ -134,7 +134,7 @@ class End:
 
     def order(self, post: Post, receipt: Receipt, said: Saying) -> None:
         self.take(receipt, said)
-        self.role.settle(receipt, self.world.now)
+        self.role.settle(receipt)
 
     def take(self, receipt: Receipt, said: Saying) -> None:
         self.taken[-1].append((receipt.id, said))
@@ -256,7 +256,7 @@ class Agent(End):
 
         def done() -> None:
             if role is self.role:
-                role.settle(receipt, self.world.now)
+                role.settle(receipt)
                 self.pump()
 
         self.world.later(self.world.random.random() * 5, done)

@@ -39,8 +39,13 @@ _CAME_OF = {
 class Port(Protocol):
     """Where the agent's output goes."""
 
-    def send(self, host: Host, command: Command, record: Record) -> object:
-        """Send a command to a host's guestServer; the link adds `source`."""
+    def send(
+        self, host: Host, command: Command, record: Record, expires: float | None = None
+    ) -> int | None:
+        """Send a command to a host's guestServer; the link adds `source` and delivers it.
+
+        `expires` is when nobody wants to hear it any more. Returns its number, if it has one.
+        """
 
     def ask_mtc_agent(self) -> object:
         """Send MONITOR_READY: mtcAgent answers with ADD_HOST for every host."""

@@ -7,14 +7,17 @@ say; what an answer means is in `events`.
 from __future__ import annotations
 
 from guestmtce.core.agent.agent import Agent
-from guestmtce.core.agent.inventory import UNANSWERED_TO_WARN, Host
+from guestmtce.core.agent.inventory import UNANSWERED_TO_WARN, Host, Instance, Round
 from guestmtce.core.agent.lanes import Kind
 from guestmtce.core.shared.condition import Condition, Diagnosis
 from guestmtce.core.shared.history import What
 from guestmtce.core.shared.mtc_message import Query
+from guestmtce.core.shared.stamp import Stamp
 from guestmtce.core.shared.vocabulary import Command
 
-ABSENCES_TO_MEND = 3
+# Audits that an instance may be absent from: of an old guestServer an answer may have been lost.
+ABSENCES_TO_MEND = 2
+OLD_ABSENCES_TO_MEND = 3
 NOT_LISTED = "its guestServer does not know it any more"
 
 
@@ -57,7 +60,8 @@ def query(agent: Agent, host: Host) -> None:
     host.queried, host.answered = True, False
     for instance in host.instances.values():
         instance.seen = False
-    agent.port.send(host, Command.QRY_INST, Query())
+    number = agent.port.send(host, Command.QRY_INST, Query())
+    host.round = None if number is None else Round(number)
 
 
 def query_later(agent: Agent, host: Host) -> None:
@@ -80,9 +84,17 @@ def note_answer(agent: Agent, host: Host) -> None:
     host.unanswered_audits = 0
 
 
+def count_answer(host: Host, stamp: Stamp, uuid: str | None) -> None:
+    """Count an answer of the present round; `uuid` is None where there are no instances."""
+    if host.round is not None and stamp.re == host.round.query:
+        host.round.of = stamp.of
+        if uuid is not None:
+            host.round.uuids.add(uuid)
+
+
 def _judge_last(agent: Agent, host: Host, now: float) -> None:
     if host.queried and host.answered:
-        _mend_absent(agent, host, now)
+        _judge_absent(agent, host, now)
     elif host.queried:
         host.unanswered_audits += 1
         if host.unanswered_audits == UNANSWERED_TO_WARN:
@@ -90,15 +102,27 @@ def _judge_last(agent: Agent, host: Host, now: float) -> None:
     host.queried = host.answered = False
 
 
-def _mend_absent(agent: Agent, host: Host, now: float) -> None:
-    """An instance that three answers in a row left out is not known there (decision 10)."""
+def _judge_absent(agent: Agent, host: Host, now: float) -> None:
+    """An instance that several audits in a row left out is not known there (decision 10).
+
+    A new guestServer says how many answers there are: without all of them nobody is absent.
+    An old one does not, and is given an audit more (decision 28).
+    """
+    is_new = host.role is not None and host.role.peer_epoch is not None
+    if is_new and (host.round is None or not host.round.complete):
+        return
+    limit = ABSENCES_TO_MEND if is_new else OLD_ABSENCES_TO_MEND
     for instance in host.instances.values():
         instance.absences = 0 if instance.seen else instance.absences + 1
-        if instance.absences >= ABSENCES_TO_MEND:
-            instance.absences = 0
-            agent.send_instance(Command.ADD_INST, instance)
-            if instance.heartbeating:
-                instance.heartbeating = False
-                instance.diagnosis = Diagnosis(Condition.STOPPED, agent.wall(), NOT_LISTED)
-                instance.history.add(What.RECEIVED, NOT_LISTED)
-                agent.report_service(instance, now)
+        if instance.absences >= limit:
+            _mend_absent(agent, instance, now)
+
+
+def _mend_absent(agent: Agent, instance: Instance, now: float) -> None:
+    instance.absences = 0
+    agent.send_instance(Command.ADD_INST, instance)
+    if instance.heartbeating:
+        instance.heartbeating = False
+        instance.diagnosis = Diagnosis(Condition.STOPPED, agent.wall(), NOT_LISTED)
+        instance.history.add(What.RECEIVED, NOT_LISTED)
+        agent.report_service(instance, now)

@@ -17,6 +17,9 @@ from guestmtce.core.shared.history import What
 from guestmtce.core.shared.mtc_message import Ask
 from guestmtce.core.shared.vocabulary import POST_EVENTS, Command, Event, Notification
 
+# How long what has happened to a guest is worth telling it, when the VIM does not wait for it.
+POST_EVENT_SECS = 60.0
+
 
 class Answer(NamedTuple):
     """An answer's status and JSON members; a 204 has none."""
@@ -166,7 +169,8 @@ def _ask(agent: Agent, command: VimCommand, notification: Notification, now: flo
             instance, What.ASKED, f"{command.operation.value} {event}, {timeout} s to answer"
         )
     if instance.heartbeating or _tells_what_happened(event, notification):
-        agent.port.send(instance.host, _SENT_AS[notification], Ask(instance.uuid, event))
+        expires = now + (timeout or POST_EVENT_SECS)
+        agent.port.send(instance.host, _SENT_AS[notification], Ask(instance.uuid, event), expires)
     return Answer(200, ask_members(instance.uuid, command.hostname, event, timeout))
 
 

@@ -11,6 +11,8 @@ agent believed them, so that a restarted guestServer could switch reporting off.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 from guestmtce.core.agent import audit
 from guestmtce.core.agent.agent import Agent
@@ -18,25 +20,40 @@ from guestmtce.core.agent.inventory import Host, Instance
 from guestmtce.core.agent.lanes import Kind, Spacing
 from guestmtce.core.agent.vim_messages import FAILED, UNHEALTHY, Alarm, guest_answer
 from guestmtce.core.shared.condition import Condition, Diagnosis
-from guestmtce.core.shared.errors import PeerError, Unneeded
+from guestmtce.core.shared.errors import NotYet, PeerError, Unneeded
 from guestmtce.core.shared.history import What
+from guestmtce.core.shared.inbox import Receipt, Verdict
 from guestmtce.core.shared.mtc_message import (
     InstanceInformation,
     Loss,
     MtcMessage,
     VoteAnswer,
 )
+from guestmtce.core.shared.owed import TOPICS
 from guestmtce.core.shared.stamp import Stamp
 from guestmtce.core.shared.vocabulary import Command, Switch
 
 # Longer than a guest repeats an illness with its action (protocol.md): then it is history.
 UNHEALTHY_SECS = 70.0
 
-EventHandler = Callable[[Agent, Host, MtcMessage, float], None]
+
+class Heard(NamedTuple):
+    """An event, and what comes with it from a guestServer that numbers what it says.
+
+    `on_over` is to be called when the alarm or answer that it causes is told, or is void.
+    """
+
+    host: Host
+    message: MtcMessage
+    stamp: Stamp | None = None
+    on_over: Callable[[], object] | None = None
 
 
-def take_event(agent: Agent, host: Host, message: MtcMessage, now: float) -> None:
-    """Act upon an event of `host`'s guestServer.
+EventHandler = Callable[[Agent, Heard, float], None]
+
+
+def take_event(agent: Agent, host: Host, message: MtcMessage, now: float, source: str = "") -> None:
+    """Act upon an event of `host`'s guestServer that came from the address `source`.
 
     Raises PeerError or Unneeded, and then nothing changed but when the host was last heard.
     """
@@ -45,22 +62,66 @@ def take_event(agent: Agent, host: Host, message: MtcMessage, now: float) -> Non
         raise PeerError("unknown_command")
     agent.check_active()
     host.last_heard = agent.wall()
-    handler(agent, host, message, now)
+    role, stamp = host.role, Stamp.of_message(message)
+    heard = Heard(host, message, stamp)
+    if role is not None and stamp is None:
+        role.heard_old()
+    if role is None or stamp is None or message.command == Command.QRY_INST:
+        handler(agent, heard, now)
+        return
+    uuid = message.uuid() if message.command in TOPICS else ""
+    verdict, receipt = role.heard(message.command, uuid, stamp, source, now)
+    if verdict is not Verdict.TAKE:
+        raise Unneeded(verdict.name.lower())
+    if receipt is None:
+        handler(agent, heard, now)
+    else:
+        _take_order(agent, heard._replace(on_over=partial(role.settle, receipt)), receipt, now)
+
+
+def _take_order(agent: Agent, heard: Heard, receipt: Receipt, now: float) -> None:
+    """Act upon an order, and acknowledge it by what comes of it (decision 24)."""
+    role = heard.host.role
+    assert role is not None  # noqa: S101 - for the type checker: a receipt is a role's
+    try:
+        _HANDLERS[heard.message.command](agent, heard, now)
+    except NotYet:
+        role.defer(receipt)
+        raise
+    except (PeerError, Unneeded):
+        role.settle(receipt)
+        raise
+    role.hold(receipt)
 
 
 def _instance_on(agent: Agent, host: Host, uuid: str) -> Instance:
     """Return the instance; raises PeerError if it is not known on that host (decision 9).
 
     One that is not known while the VIM has not named the host's instances is our own want,
-    after a restart of ours: raises Unneeded.
+    after a restart of ours: raises NotYet.
     """
     instance = agent.inventory.instances.get(uuid)
     if instance is None and not host.got_instances:
-        raise Unneeded("unknown_instance")
+        raise NotYet("unknown_instance")
     if instance is None:
         raise PeerError("unknown_instance")
     if instance.host is not host:
         raise PeerError("other_host")
+    return instance
+
+
+def _instance_to_judge(agent: Agent, heard: Heard, uuid: str) -> Instance:
+    """Return the instance that an order is about, if the order can be judged now.
+
+    It cannot while the VIM has not said how the host is, nor while a new guestServer's instance
+    is known on another host: it may be moving here, as the next audit tells. Raises NotYet.
+    """
+    instance = agent.inventory.instances.get(uuid)
+    if heard.on_over is not None and instance is not None and instance.host is not heard.host:
+        raise NotYet("other_host")
+    instance = _instance_on(agent, heard.host, uuid)
+    if heard.host.reporting is None:
+        raise NotYet("not_reporting")
     return instance
 
 
@@ -70,13 +131,23 @@ def _take_over(instance: Instance, info: InstanceInformation) -> None:
     instance.action = info.corrective_action
 
 
-def _on_status(agent: Agent, host: Host, message: MtcMessage, now: float) -> None:
-    """RUNNING or STOPPED: take over how the instance is, and tell the VIM."""
-    info = InstanceInformation.of(message)
-    instance = _instance_on(agent, host, info.uuid)
-    _note_status(agent, instance, info.heartbeating, "RUNNING" if info.heartbeating else "STOPPED")
+def _on_status(agent: Agent, heard: Heard, now: float) -> None:
+    """RUNNING or STOPPED: take over how the instance is, and tell the VIM.
+
+    A new guestServer says its present state again and again: the VIM is told what is new.
+    """
+    info = InstanceInformation.of(heard.message)
+    instance = _instance_on(agent, heard.host, info.uuid)
+    before = (instance.heartbeating, instance.for_vim())
     _take_over(instance, info)
-    agent.report_service(instance, now)
+    if heard.stamp is None or before != (instance.heartbeating, instance.for_vim()):
+        _note_status(
+            agent, instance, info.heartbeating, "RUNNING" if info.heartbeating else "STOPPED"
+        )
+        agent.report_service(instance, now)
+    elif instance.heartbeating:
+        instance.diagnosis = Diagnosis(Condition.OK, agent.wall())
+        agent.queue.withdraw(instance.uuid, Kind.ALARM, reason="heartbeats")
 
 
 def _note_status(agent: Agent, instance: Instance, heartbeating: bool, said: str) -> None:
@@ -88,54 +159,56 @@ def _note_status(agent: Agent, instance: Instance, heartbeating: bool, said: str
         instance.diagnosis = Diagnosis(Condition.STOPPED, agent.wall())
 
 
-def _on_ready(agent: Agent, host: Host, _message: MtcMessage, now: float) -> None:
-    """A guestServer has started: tell it what it has to know, once in 2 s (decision 18)."""
-    if not host.readies.allows(now):
+def _on_ready(agent: Agent, heard: Heard, now: float) -> None:
+    """A guestServer has started, once in 2 s (decision 18)."""
+    if not heard.host.readies.allows(now):
         raise Unneeded("ready_again")
+    server_started(agent, heard.host, now)
+
+
+def server_started(agent: Agent, host: Host, now: float) -> None:
+    """A guestServer has started: tell it what it has to know."""
     agent.tell_host_reporting(host, now)
     for instance in host.instances.values():
         agent.send_later(Command.MOD_INST, instance)
 
 
-def _on_loss(agent: Agent, host: Host, message: MtcMessage, now: float) -> None:
+def _on_loss(agent: Agent, heard: Heard, now: float) -> None:
     """LOSS: queue a `failed` alarm with the action from init.
 
     From an old guestServer, one within 1 s of the last is a duplicate (decision 27).
     """
-    instance = _instance_on(agent, host, Loss.of(message).uuid)
-    if _is_old(message) and not instance.losses.is_over(now):
+    instance = _instance_to_judge(agent, heard, Loss.of(heard.message).uuid)
+    if heard.stamp is None and not instance.losses.is_over(now):
         raise Unneeded("loss_again")
     _check_reporting(instance)
     instance.losses.note(now)
     agent.note(instance, What.RECEIVED, "LOSS")
     instance.diagnosis = Diagnosis(Condition.LOST, agent.wall(), f"action {instance.action}")
     agent.learn_status(instance, False, now)
-    _raise_alarm(agent, instance, Alarm(FAILED, instance.action), now)
+    _raise_alarm(agent, instance, Alarm(FAILED, instance.action), heard, now)
 
 
-def _on_ill_health(agent: Agent, host: Host, message: MtcMessage, now: float) -> None:
+def _on_ill_health(agent: Agent, heard: Heard, now: float) -> None:
     """ILLHEALTH: queue an `unhealthy` alarm with the action in the event.
 
     The stored action stays: this one serves this alarm only (decision 8). Of an old guestServer
     one in 10 s and action is passed on and none is held, for it does not say when the guest is
     well again (decision 26).
     """
-    info = InstanceInformation.of(message)
-    instance = _instance_on(agent, host, info.uuid)
+    info = InstanceInformation.of(heard.message)
+    instance = _instance_to_judge(agent, heard, info.uuid)
     action = info.corrective_action
-    if _is_old(message) and not instance.illnesses.is_over(now, action):
+    if heard.stamp is None and not instance.illnesses.is_over(now, action):
         raise Unneeded("ill_again")
     _check_reporting(instance)
     instance.illnesses.note(now, action)
     agent.note(instance, What.RECEIVED, f"ILLHEALTH, action {action}")
     instance.diagnosis = Diagnosis(Condition.ILL, agent.wall(), f"action {action}")
     agent.learn_status(instance, info.heartbeating, now)
-    _raise_alarm(agent, instance, Alarm(UNHEALTHY, action), now, now + UNHEALTHY_SECS)
-
-
-def _is_old(message: MtcMessage) -> bool:
-    """Return whether the guestServer does not number what it says: it may say it twice."""
-    return Stamp.of_message(message) is None
+    _raise_alarm(
+        agent, instance, Alarm(UNHEALTHY, action), heard, now, expires=now + UNHEALTHY_SECS
+    )
 
 
 def _check_reporting(instance: Instance) -> None:
@@ -144,7 +217,13 @@ def _check_reporting(instance: Instance) -> None:
 
 
 def _raise_alarm(
-    agent: Agent, instance: Instance, alarm: Alarm, now: float, expires: float = float("inf")
+    agent: Agent,
+    instance: Instance,
+    alarm: Alarm,
+    heard: Heard,
+    now: float,
+    *,
+    expires: float = float("inf"),
 ) -> None:
     """Queue an alarm: told at once, or when the last one like it is 10 s old (decision 38).
 
@@ -153,13 +232,15 @@ def _raise_alarm(
     agent.events[Kind.ALARM.value] += 1
     instance.history.add(What.QUEUED, alarm.in_words())
     spacing = Spacing(instance.alarms, FAILED if alarm.state == FAILED else alarm)
-    agent.queue.put(instance.uuid, Kind.ALARM, now, alarm, expires, spacing=spacing)
+    agent.queue.put(
+        instance.uuid, Kind.ALARM, now, alarm, expires, spacing=spacing, on_over=heard.on_over
+    )
 
 
-def _on_vote(agent: Agent, host: Host, message: MtcMessage, now: float) -> None:
+def _on_vote(agent: Agent, heard: Heard, now: float) -> None:
     """VOTE_NOTIFY: queue the answer if the VIM still waits for this event and notification."""
-    said = VoteAnswer.of(message)
-    instance = _instance_on(agent, host, said.uuid)
+    said = VoteAnswer.of(heard.message)
+    instance = _instance_on(agent, heard.host, said.uuid)
     pending = instance.pending
     if pending is None or (pending.event, pending.notification) != (said.event, said.notification):
         raise Unneeded("no_vote")
@@ -168,12 +249,19 @@ def _on_vote(agent: Agent, host: Host, message: MtcMessage, now: float) -> None:
     if now >= pending.until:
         raise Unneeded("late_vote")
     agent.events[Kind.ACTION.value] += 1
-    agent.queue.put(instance.uuid, Kind.ACTION, now, guest_answer(said), pending.until)
+    answer = guest_answer(said)
+    agent.queue.put(instance.uuid, Kind.ACTION, now, answer, pending.until, on_over=heard.on_over)
 
 
-def _on_answer(agent: Agent, host: Host, message: MtcMessage, now: float) -> None:
-    """QRY_INST: one instance in a guestServer's answer to our query."""
-    info = InstanceInformation.of(message)
+def _on_answer(agent: Agent, heard: Heard, now: float) -> None:
+    """QRY_INST: one instance in a guestServer's answer to our query, or that it has none."""
+    host, stamp = heard.host, heard.stamp
+    if stamp is not None and stamp.of == 0:
+        audit.count_answer(host, stamp, None)
+        audit.note_answer(agent, host)
+        return
+    info = InstanceInformation.of(heard.message)
+    is_newest = _is_newest(heard, info, now)
     audit.note_answer(agent, host)
     instance = agent.inventory.instances.get(info.uuid)
     if instance is None and not host.got_instances:
@@ -185,7 +273,9 @@ def _on_answer(agent: Agent, host: Host, message: MtcMessage, now: float) -> Non
     instance.seen = True
     if info.reporting != instance.reporting:
         agent.send_later(Command.MOD_INST, instance)
-    if info.heartbeating and _is_old(message) and not instance.losses.is_over(now):
+    if not is_newest:
+        raise Unneeded("behind")
+    if info.heartbeating and stamp is None and not instance.losses.is_over(now):
         # It may have left before the LOSS that has overtaken it (decision 39).
         raise Unneeded("overtaken")
     changed = info.heartbeating != instance.heartbeating
@@ -205,6 +295,21 @@ def _ill_lately(agent: Agent, instance: Instance) -> bool:
     """Return whether its last illness counts: an old guestServer does not say when it is over."""
     since = instance.diagnosis.since
     return since is not None and agent.wall() - since < UNHEALTHY_SECS
+
+
+def _is_newest(heard: Heard, info: InstanceInformation, now: float) -> bool:
+    """Return whether nothing newer of that instance was taken than this answer (decision 28).
+
+    An old guestServer's answers have no number: they are taken as they come.
+    """
+    role, stamp = heard.host.role, heard.stamp
+    if role is None or stamp is None:
+        return True
+    verdict = role.heard_answer(info.uuid, stamp, now, running=info.heartbeating)
+    if verdict is Verdict.UNPROVEN:
+        raise Unneeded("unproven")
+    audit.count_answer(heard.host, stamp, info.uuid)
+    return verdict is Verdict.TAKE
 
 
 def _is_failed(detail: object) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from guestmtce.core.agent.vim_messages import InstanceFacts
 from guestmtce.core.shared.condition import Condition, Diagnosis
+from guestmtce.core.shared.delivery import Role
 from guestmtce.core.shared.history import History
 from guestmtce.core.shared.limits import Gap, RateLimit
 from guestmtce.core.shared.vocabulary import (
@@ -54,12 +55,27 @@ class PendingAsk(NamedTuple):
 
 
 @dataclass(eq=False)
+class Round:
+    """The answers to query number `query`: whose came, and how many there are (decision 28)."""
+
+    query: int
+    of: int | None = None
+    uuids: set[str] = field(default_factory=set)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every answer has come."""
+        return self.of is not None and len(self.uuids) >= self.of
+
+
+@dataclass(eq=False)
 class Host:
     """One worker. `reporting` is None until the VIM has said (decision 2).
 
-    `queried`, `answered` and `unanswered_audits` belong to the audit, `readies` to the limit on
-    answers to READY, `reporting_told` to that on repeats of MOD_HOST. `last_heard` is when it
-    last said anything, by the wall clock.
+    `queried`, `answered`, `unanswered_audits` and `round` belong to the audit, `readies` to the
+    limit on answers to READY, `reporting_told` to that on repeats of MOD_HOST. `role` is its
+    guestServer, whatever process that is; None while nothing was said to it, and where
+    acknowledging is off. `last_heard` is when it last said anything, by the wall clock.
     """
 
     hostname: str
@@ -73,6 +89,8 @@ class Host:
     answered: bool = False
     unanswered_audits: int = 0
     last_heard: float | None = None
+    round: Round | None = None
+    role: Role | None = None
     readies: Gap = field(default_factory=lambda: Gap(READY_GAP_SECS))
     reporting_told: Gap = field(default_factory=lambda: Gap(REPORTING_SECS))
 

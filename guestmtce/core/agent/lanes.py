@@ -64,7 +64,8 @@ class Message:
     `expires` is when nobody wants to hear it any more, `due` when it may be told; both are
     seconds of the loop's clock. `spacing` keeps it apart from the last one like it that
     was told. `tries` counts how often the VIM may have heard it. `void` says why it
-    must not be told (again) though it is on its way.
+    must not be told (again) though it is on its way. `on_over` is called when it will not be
+    told any more: it was written whole, or dropped.
     """
 
     kind: Kind
@@ -74,6 +75,13 @@ class Message:
     spacing: Spacing | None = None
     tries: int = 0
     void: str = ""
+    on_over: Callable[[], object] | None = None
+
+    def end(self) -> None:
+        """It will not be told any more: say so, once."""
+        on_over, self.on_over = self.on_over, None
+        if on_over is not None:
+            on_over()
 
     @property
     def urgent(self) -> bool:
@@ -281,6 +289,7 @@ class Lanes:
         self._drop(lane.key, message, reason)
 
     def _drop(self, key: str, message: Message, reason: str) -> None:
+        message.end()
         if message.urgent:
             self.dropped[reason] += 1
             self._on_drop(key, message, reason)

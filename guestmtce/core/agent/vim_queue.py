@@ -98,13 +98,16 @@ class VimQueue:
         expires: float = float("inf"),
         *,
         spacing: Spacing | None = None,
+        on_over: Callable[[], object] | None = None,
     ) -> None:
         """Queue a message of the lane `key` (an instance's UUID, or a host's key).
 
         It replaces what it makes obsolete: a lane holds one of each kind, and the last four
-        actions. `spacing` holds it back until the last one like it is old enough.
+        actions. `spacing` holds it back until the last one like it is old enough. `on_over` is
+        called when it was written whole, or is dropped.
         """
-        self._lanes.put(key, Message(kind, detail, expires, spacing=spacing), now)
+        message = Message(kind, detail, expires, spacing=spacing, on_over=on_over)
+        self._lanes.put(key, message, now)
         self.health.step(Input.NEWS, now)
 
     def withdraw(
@@ -156,6 +159,11 @@ class VimQueue:
         self.health.step(Input.PROBED, now)
         return self._probe
 
+    def written(self, delivery: Delivery) -> None:
+        """The whole request has gone out: unless it tells a state, it is never repeated."""
+        if delivery.message.urgent:
+            delivery.message.end()
+
     def done(self, delivery: Delivery, ended: Ended, now: float) -> None:
         """Say how a delivery ended; what has to be told again is queued again."""
         self.ended[ended.name.lower()] += 1
@@ -164,6 +172,7 @@ class VimQueue:
         self.health.step(self._input_of(delivery, ended), now)
         message, key = delivery.message, delivery.key
         if ended is not Ended.NOT_DELIVERED:
+            self.written(delivery)
             if message.spacing is not None:
                 message.spacing.note(delivery.started)
             self._outcomes.told(key, message, ended)

@@ -248,14 +248,20 @@ class Heartbeat(Machine[HeartbeatState]):
             self._forget_alarms()
             self.reason = ""
             self.memory.add(What.WELL)
+        # RUNNING withdraws an illness that was told and not acted upon yet (decision 24).
+        recovered = self.worker.illness_owed(self.uuid)
         told = self._told_terms
-        if told is self.terms:
+        if told is self.terms and not recovered:
             return
         self._told_terms = self.terms
         if told is None:
             self.memory.add(What.HEARTBEATING)
         # The interval is no business of the agent's.
-        if told is None or told._replace(interval_ms=self.terms.interval_ms) != self.terms:
+        if (
+            recovered
+            or told is None
+            or told._replace(interval_ms=self.terms.interval_ms) != self.terms
+        ):
             self.port.report(Command.HEARTBEAT_RUNNING, self.information())
 
     def _fall_ill(self, message: ChallengeResponse) -> None:

@@ -106,6 +106,11 @@ class Vote(Machine[VoteState]):
         """The ask that has not ended, None if there is none."""
         return None if self.state is VoteState.NONE else self._ask
 
+    @property
+    def expires_at(self) -> float:
+        """When the VIM no longer waits for the answer to the last ask."""
+        return self._ask.expires_at
+
     def ask(self, event: Event, notification: Notification) -> None:
         """GuestAgent wants a vote or notify: ask now, hold it, or close it at once."""
         secs = self._heartbeat.terms.timeouts.of(event, notification)

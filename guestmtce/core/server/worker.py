@@ -41,7 +41,8 @@ class Worker:
     `clock` returns monotonic seconds and `random_number` 0 … 2**31 - 1 from a cryptographic
     source: both are passed in, the core has neither. `wall` returns seconds since 1970, for
     what people read; `on_entry(uuid, entry)` hears what each instance remembers. `reporting` is
-    host-level reporting, on until guestAgent says otherwise (decision 2).
+    host-level reporting, on until guestAgent says otherwise (decision 2). `illness_owed` says
+    whether an illness of that instance was told and may still be withdrawn.
     """
 
     hostname: str
@@ -52,3 +53,4 @@ class Worker:
     on_entry: Callable[[str, Entry], object] = lambda _uuid, _entry: None
     reporting: bool = True
     stats: Stats = field(default_factory=Stats)
+    illness_owed: Callable[[str], bool] = lambda _uuid: False

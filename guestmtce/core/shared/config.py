@@ -300,6 +300,8 @@ def describe(settings: Settings) -> str:
         value = getattr(settings, row.name)
         if isinstance(value, tuple):
             value = ", ".join(value)
+        elif isinstance(value, bool):
+            value = "yes" if value else "no"
         text = row.metadata["unset"] if value is None else value
         sections.setdefault(section, []).append(f"{key} = {text}")
     return "\n".join(line for section, rows in sections.items() for line in (f"[{section}]", *rows))

@@ -4,7 +4,7 @@ Sans-I/O: times are arguments in seconds of one monotonic clock, datagrams come 
 
 **Roles.** The other side is a role, not an address: for a guestServer the agent at `controller`,
 for a guestAgent the guestServer of a host name. One `Role` here holds all that is known of one.
-It has an `Outbox` (what we owe to it) and an `Inbox` (what we took of what it said).
+It has an table of `Debts` (what we owe to it) and an `Inbox` (what we took of what it said).
 
 **Epochs.** A process chooses a random number when it starts, its epoch, and numbers what it
 says to a role from 1. So a message is known by (epoch, seq), and a restart by a new epoch. A
@@ -41,17 +41,18 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from guestmtce.core.shared.inbox import Inbox, Receipt, Verdict
 from guestmtce.core.shared.mtc_message import Record
-from guestmtce.core.shared.outbox import (
+from guestmtce.core.shared.owed import (
     ORDERS,
     REPEATS_AFTER,
     REVOKES,
     TOPICS,
-    Outbox,
-    Owed,
+    Debt,
+    Debts,
     Topic,
     repeat_after,
 )
@@ -83,17 +84,20 @@ class Post(NamedTuple):
 class Role:
     """One peer, whatever process plays it. `epoch` is ours (1 ... 2**31 - 1, random).
 
-    `poll` returns what to send: call it after each input, and at `wake_at`.
+    `poll` returns what to send: call it at `wake_at`, and after each input or when `on_output`
+    is called, whenever there is something new.
     """
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int, on_output: Callable[[], object] = lambda: None) -> None:
         self.counts: Counter[str] = Counter()
         self.epoch = epoch
+        self._on_output = on_output
         self.peer_epoch: int | None = None
         self._seq = 0
-        self._outbox = Outbox()
+        self._debts = Debts()
         self._inbox = Inbox()
         self._out: deque[Post] = deque()
+        self._settled: list[Post] = []
         self._finals: list[tuple[float, int, Post]] = []
         self._final_count = 0
         self._proven_until = float("-inf")
@@ -110,13 +114,13 @@ class Role:
     def say(self, command: Command, record: Record) -> int:
         """Say what is not owed (READY, QRY_INST); return its number."""
         self._seq += 1
-        self._out.append(Post(command, record, Stamp(self.epoch, self._seq)))
+        self._emit(Post(command, record, Stamp(self.epoch, self._seq)))
         return self._seq
 
     def answer(self, record: Record, re: int | None, of: int | None) -> None:
         """Answer query `re` with one of `of` records, which tells the state as of now."""
         stamp = Stamp(self.epoch, self._seq, re=re, of=of)
-        self._out.append(Post(Command.QRY_INST, record, stamp))
+        self._emit(Post(Command.QRY_INST, record, stamp))
 
     def put(
         self,
@@ -135,33 +139,37 @@ class Role:
         """
         topic = TOPICS[command]
         for revoked in REVOKES.get(command, ()):
-            self._outbox.drop((uuid, revoked))
+            self._debts.drop((uuid, revoked))
         self._seq += 1
         name = (order_id or f"{self.epoch}.{self._seq}") if topic in ORDERS else ""
         due = now + REPEATS_AFTER[0]
-        owed = Owed(command, record, (uuid, topic), self._seq, name, now, due, expires)
-        self._outbox.put(owed)
-        self._out.append(self._post(owed))
+        debt = Debt(command, record, (uuid, topic), self._seq, name, now, due, expires)
+        self._debts.put(debt)
+        self._emit(self._post(debt))
         if not self._is_proven(now):
             self._probe_from(now, now + REPEATS_AFTER[0])
 
     def void(self, uuid: str, *topics: Topic) -> None:
         """Owe nothing of these topics (of all, if none is named) of an instance any more."""
         for topic in topics or Topic:
-            self._outbox.drop((uuid, topic))
+            self._debts.drop((uuid, topic))
 
     def owed(self, uuid: str, topic: Topic) -> bool:
         """Whether something of that is not finally acknowledged."""
-        return self._outbox.get((uuid, topic)) is not None
+        return self._debts.get((uuid, topic)) is not None
 
     def orders(self, topic: Topic) -> list[tuple[str, str]]:
         """Return instance and id of each order of a topic that is owed: what to save."""
-        return [(each.key[0], each.id) for each in self._outbox.entries() if each.key[1] is topic]
+        return [(each.key[0], each.id) for each in self._debts.entries() if each.key[1] is topic]
+
+    def changes(self, topic: Topic) -> int:
+        """Return a number that differs whenever `orders` does."""
+        return self._debts.changes[topic]
 
     @property
     def owed_count(self) -> int:
         """How many messages are owed."""
-        return len(self._outbox)
+        return len(self._debts)
 
     # What we hear.
 
@@ -205,8 +213,8 @@ class Role:
         self._proven_until = float("-inf")
         self._candidate = None
         self._retire()
-        self._outbox.drop_states()
-        if not len(self._outbox):
+        self._debts.drop_states()
+        if not len(self._debts):
             self._probe_at = None
 
     def loopback(self, said: Loopback, address: str, now: float) -> bool:
@@ -218,7 +226,7 @@ class Role:
             # Whoever asks is told that we are here; whether we believe its epoch is our matter.
             self._is_of_present_life(said.epoch, now)
             answer = Acknowledgement(self.epoch, said.epoch, 0)
-            self._out.append(Post(Command.LOOPBACK, answer, None, address))
+            self._emit(Post(Command.LOOPBACK, answer, None, address))
             return False
         if said.of != self.epoch:
             return False  # it answers an earlier life of ours
@@ -241,18 +249,22 @@ class Role:
         """The order cannot be judged yet: have it said again later, as if we held it."""
         self._acknowledge(receipt, queued=True)
 
-    def settle(self, receipt: Receipt, now: float) -> None:
+    def settle(self, receipt: Receipt) -> None:
         """The order is done, or void: acknowledge it for good."""
         last = self._inbox.settle(receipt)
-        if last.key[1] not in _HELD:
+        if last.key[1] in _HELD:
+            self._settled.append(self._acknowledgement(last, queued=False))
+            self._on_output()
+        else:
             self._acknowledge(last)
-            return
-        post = self._acknowledgement(last, queued=False)
-        for delay in FINAL_AFTER:
-            self._final_count += 1
-            heapq.heappush(self._finals, (now + delay, self._final_count, post))
-        while len(self._finals) > FINALS_LIMIT:
-            self._out.append(heapq.heappop(self._finals)[2])
+
+    def last_words(self) -> list[Post]:
+        """Return the final acknowledgements that were still to be repeated: we end now."""
+        posts = [*self._out, *self._settled, *self._settled, *(each[2] for each in self._finals)]
+        self._out.clear()
+        self._settled.clear()
+        self._finals.clear()
+        return posts
 
     # What goes out, and when.
 
@@ -260,9 +272,10 @@ class Role:
         """Return what to send now."""
         out = list(self._out)
         self._out.clear()
+        self._repeat_finals(now)
         while self._finals and self._finals[0][0] <= now:
             out.append(heapq.heappop(self._finals)[2])
-        due = self._outbox.due_at()
+        due = self._debts.due_at()
         if self._is_proven(now):
             if now >= self._burst_at + BURST_SECS:
                 out.extend(self._repeats(now))
@@ -274,18 +287,34 @@ class Role:
 
     def wake_at(self, now: float) -> float | None:
         """Return when `poll` has something to do though nothing else happens."""
+        if self._out or self._settled:
+            return now
         times = [entry[0] for entry in self._finals[:1]]
         if self._probe_at is not None:
             times.append(self._probe_at)
-        due = self._outbox.due_at()
+        due = self._debts.due_at()
         if due is not None and (self._probe_at is None or self._is_proven(now)):
             times.append(max(due, self._burst_at + BURST_SECS))
         return min(times, default=None)
 
+    def _repeat_finals(self, now: float) -> None:
+        """Plan the final acknowledgements; beyond the limit the next ones are left out."""
+        for post in self._settled:
+            for delay in FINAL_AFTER:
+                self._final_count += 1
+                heapq.heappush(self._finals, (now + delay, self._final_count, post))
+        self._settled.clear()
+        while len(self._finals) > FINALS_LIMIT:
+            heapq.heappop(self._finals)
+
+    def _emit(self, post: Post) -> None:
+        self._out.append(post)
+        self._on_output()
+
     def _repeats(self, now: float) -> list[Post]:
         found: list[Post] = []
-        while len(found) < BURST and (owed := self._outbox.pop_due(now)) is not None:
-            found.append(self._post(owed))
+        while len(found) < BURST and (debt := self._debts.pop_due(now)) is not None:
+            found.append(self._post(debt))
         if found:
             self._burst_at = now
             self.counts["repeats"] += len(found)
@@ -295,11 +324,11 @@ class Role:
         if verdict is not Verdict.TAKE:
             self.counts[verdict.name.lower()] += 1
 
-    def _post(self, owed: Owed) -> Post:
-        return Post(owed.command, owed.record, Stamp(self.epoch, owed.seq, owed.id))
+    def _post(self, debt: Debt) -> Post:
+        return Post(debt.command, debt.record, Stamp(self.epoch, debt.seq, debt.id))
 
     def _acknowledge(self, receipt: Receipt, *, queued: bool = False) -> None:
-        self._out.append(self._acknowledgement(receipt, queued=queued))
+        self._emit(self._acknowledgement(receipt, queued=queued))
 
     def _acknowledgement(self, receipt: Receipt, *, queued: bool) -> Post:
         answer = Acknowledgement(self.epoch, receipt.epoch, receipt.seq, queued)
@@ -315,18 +344,18 @@ class Role:
         self._proven_until = now + PROVEN_SECS
         self._heard_at = now
         if said.ack:
-            self._outbox.acknowledged(said.ack, now, queued=said.queued)
+            self._debts.acknowledged(said.ack, now, queued=said.queued)
         else:
             self._candidate = None
         if self._candidate is None:
             self._probe_at = None
         if renewed or not was_proven:
-            self._outbox.all_due(now, other_life=renewed)
+            self._debts.all_due(now, other_life=renewed)
 
     def _acknowledged_by_another_life(self, said: Acknowledgement, now: float) -> None:
         """What an earlier life has done for good is done; whatever else it said died with it."""
-        if said.ack and not said.queued and self._outbox.orders_at(said.ack):
-            self._outbox.acknowledged(said.ack, now, queued=False)
+        if said.ack and not said.queued and self._debts.orders_at(said.ack):
+            self._debts.acknowledged(said.ack, now, queued=False)
         self._is_of_present_life(said.epoch, now)
 
     def _is_of_present_life(self, epoch: int, now: float) -> bool:
@@ -367,12 +396,13 @@ class Role:
         if self._probe_at is None or first < self._probe_at:
             self._probes_since, self._probes = now, 0
             self._probe_at = first
+            self._on_output()
 
     def _probe(self, now: float) -> list[Post]:
         """Send one, if there is still a reason to, and set when the next is due."""
-        self._outbox.purge(now)
+        self._debts.purge(now)
         fast = self._probes < len(REPEATS_AFTER)
-        owing = bool(len(self._outbox)) and not self._is_proven(now)
+        owing = bool(len(self._debts)) and not self._is_proven(now)
         if not owing and not (self._candidate is not None and fast):
             self._candidate = self._probe_at = None
             return []

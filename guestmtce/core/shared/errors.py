@@ -38,6 +38,10 @@ class Unneeded(GuestError):  # noqa: N818 - it is nobody's error
         self.reason = reason
 
 
+class NotYet(Unneeded):
+    """A message that cannot be judged before we know more: it should be said again later."""
+
+
 class ConfigError(GuestError):
     """A setting that cannot be used: names file, line, section and key; stops start-up."""
 

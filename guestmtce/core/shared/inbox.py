@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from guestmtce.core.shared.outbox import REVOKES, Key, Topic
+from guestmtce.core.shared.owed import REVOKES, Key, Topic
 
 # How many of the last orders of one key are remembered by name; one would do without restarts.
 IDS_KEPT = 4

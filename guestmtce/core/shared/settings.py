@@ -56,6 +56,12 @@ def _path(text: str) -> str:
     return text
 
 
+def _yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError("neither yes nor no")
+    return text == "yes"
+
+
 _port = _between(1, _MAX_PORT)
 _flag = _between(0, 255)
 _threshold = _between(0, 1000)
@@ -80,6 +86,7 @@ class ServerSettings:
     )
     metrics_file: str | None = setting("client", "metrics_file", _path, None, live=True)
     hostname: str | None = setting("host", "name", _word, None, unset=_BY_NAME)
+    acknowledge: bool = setting("network", "acknowledge", _yes_or_no, True)
     channel_directory: str = setting("channels", "directory", _path, "/var/lib/libvirt/qemu")
     debug: int = setting("debug", "debug_level", _flag, 0, live=True)
 
@@ -103,6 +110,7 @@ class AgentSettings:
     mtc_event_port: int = setting(
         "mtc", "event_port", _port, 2107, also=(MTC_CONF, "agent", "hbs_to_mtc_event_port")
     )
+    acknowledge: bool = setting("network", "acknowledge", _yes_or_no, True)
     hostname: str | None = setting("host", "name", _word, None, unset=_BY_NAME)
     debug: int = setting("debug", "debug_level", _flag, 0, live=True)
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Union
 from guestmtce.core.shared.errors import ProtocolError
 from guestmtce.core.shared.mtc_message import MtcMessage
 
-EPOCH_LIMIT = 2**31
+EPOCH_LIMIT = 2**31  # an epoch is 1 or more
 NUMBER_LIMIT = 2**53
 ID_LIMIT = 64
 

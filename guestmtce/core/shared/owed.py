@@ -7,6 +7,7 @@ topic, so the room is bounded by the instances.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 
@@ -64,7 +65,7 @@ def repeat_after(times: int) -> float:
 
 
 @dataclass(eq=False)
-class Owed:
+class Debt:
     """A message that has been said once and is not acknowledged.
 
     `expires` is when nobody wants to hear it any more; `queued` that the other side holds it.
@@ -87,59 +88,65 @@ class Owed:
         return self.key[1] in ORDERS
 
 
-class Outbox:
-    """The entries, found by key, by number, and by when they are due."""
+class Debts:
+    """The entries, found by key, by number, and by when they are due.
+
+    `changes` counts by topic how often something was added or dropped.
+    """
 
     def __init__(self) -> None:
-        self._by_key: dict[Key, Owed] = {}
-        self._by_seq: dict[int, Owed] = {}
+        self.changes: Counter[Topic] = Counter()
+        self._by_key: dict[Key, Debt] = {}
+        self._by_seq: dict[int, Debt] = {}
         self._due: list[tuple[float, int]] = []
 
     def __len__(self) -> int:
         return len(self._by_key)
 
-    def get(self, key: Key) -> Owed | None:
+    def get(self, key: Key) -> Debt | None:
         """Return what is owed under `key`, if anything is."""
         return self._by_key.get(key)
 
-    def entries(self) -> list[Owed]:
+    def entries(self) -> list[Debt]:
         """Return all that is owed, oldest first."""
-        return sorted(self._by_key.values(), key=lambda owed: owed.seq)
+        return sorted(self._by_key.values(), key=lambda debt: debt.seq)
 
-    def put(self, owed: Owed) -> None:
+    def put(self, debt: Debt) -> None:
         """Owe a message, in place of an older one of its key."""
-        self.drop(owed.key)
-        self._by_key[owed.key] = owed
-        self._by_seq[owed.seq] = owed
-        heapq.heappush(self._due, (owed.due, owed.seq))
+        self.drop(debt.key)
+        self.changes[debt.key[1]] += 1
+        self._by_key[debt.key] = debt
+        self._by_seq[debt.seq] = debt
+        heapq.heappush(self._due, (debt.due, debt.seq))
 
     def drop(self, key: Key) -> None:
         """Owe it no longer."""
-        owed = self._by_key.pop(key, None)
-        if owed is not None:
-            del self._by_seq[owed.seq]
+        debt = self._by_key.pop(key, None)
+        if debt is not None:
+            del self._by_seq[debt.seq]
+            self.changes[debt.key[1]] += 1
 
     def drop_states(self) -> None:
         """Keep the orders only."""
-        for owed in list(self._by_key.values()):
-            if not owed.is_order:
-                self.drop(owed.key)
+        for debt in list(self._by_key.values()):
+            if not debt.is_order:
+                self.drop(debt.key)
 
     def acknowledged(self, seq: int, now: float, *, queued: bool) -> None:
         """Message `seq` arrived; if it is only held there, it is said again later."""
-        owed = self._by_seq.get(seq)
-        if owed is None:
+        debt = self._by_seq.get(seq)
+        if debt is None:
             return
         if queued:
-            owed.queued = True
-            self._schedule(owed, now + QUEUED_SECS)
+            debt.queued = True
+            self._schedule(debt, now + QUEUED_SECS)
         else:
-            self.drop(owed.key)
+            self.drop(debt.key)
 
     def orders_at(self, seq: int) -> bool:
         """Whether message `seq` is an order that is owed."""
-        owed = self._by_seq.get(seq)
-        return owed is not None and owed.is_order
+        debt = self._by_seq.get(seq)
+        return debt is not None and debt.is_order
 
     def all_due(self, now: float, *, other_life: bool) -> None:
         """Say all of it again now, in the order in which it was said.
@@ -147,52 +154,52 @@ class Outbox:
         What the other side holds, and what has only just been said, can wait: unless it was
         said to another life of it.
         """
-        for owed in self.entries():
-            if not other_life and (owed.queued or now < owed.first + REPEATS_AFTER[0]):
+        for debt in self.entries():
+            if not other_life and (debt.queued or now < debt.first + REPEATS_AFTER[0]):
                 continue
-            owed.queued = False
-            owed.first, owed.repeats = now, 0
-            self._schedule(owed, now)
+            debt.queued = False
+            debt.first, debt.repeats = now, 0
+            self._schedule(debt, now)
 
     def purge(self, now: float) -> None:
         """Drop what nobody wants to hear any more."""
-        for owed in list(self._by_key.values()):
-            if owed.expires is not None and owed.expires <= now:
-                self.drop(owed.key)
+        for debt in list(self._by_key.values()):
+            if debt.expires is not None and debt.expires <= now:
+                self.drop(debt.key)
 
     def due_at(self) -> float | None:
-        """Return when the next entry is due, None if none is owed."""
+        """Return when the next entry is due, None if there is none."""
         while self._due and not self._is_current(self._due[0]):
             heapq.heappop(self._due)
         return self._due[0][0] if self._due else None
 
-    def pop_due(self, now: float) -> Owed | None:
+    def pop_due(self, now: float) -> Debt | None:
         """Return an entry to say again now, with its next time set; None if none is due."""
         while (due := self.due_at()) is not None and due <= now:
             _due, seq = heapq.heappop(self._due)
-            owed = self._by_seq[seq]
-            if owed.expires is not None and owed.expires <= now:
-                self.drop(owed.key)
+            debt = self._by_seq[seq]
+            if debt.expires is not None and debt.expires <= now:
+                self.drop(debt.key)
                 continue
-            self._repeat_later(owed, now)
-            return owed
+            self._repeat_later(debt, now)
+            return debt
         return None
 
-    def _repeat_later(self, owed: Owed, now: float) -> None:
-        if owed.queued:
-            self._schedule(owed, now + QUEUED_SECS)
+    def _repeat_later(self, debt: Debt, now: float) -> None:
+        if debt.queued:
+            self._schedule(debt, now + QUEUED_SECS)
             return
-        while (due := owed.first + repeat_after(owed.repeats)) <= now:
-            owed.repeats += 1
-        self._schedule(owed, due)
+        while (due := debt.first + repeat_after(debt.repeats)) <= now:
+            debt.repeats += 1
+        self._schedule(debt, due)
 
-    def _schedule(self, owed: Owed, due: float) -> None:
-        owed.due = due
-        heapq.heappush(self._due, (due, owed.seq))
+    def _schedule(self, debt: Debt, due: float) -> None:
+        debt.due = due
+        heapq.heappush(self._due, (due, debt.seq))
         if len(self._due) > 4 * len(self._by_key) + 64:
             self._due = [(each.due, each.seq) for each in self._by_key.values()]
             heapq.heapify(self._due)
 
     def _is_current(self, entry: tuple[float, int]) -> bool:
-        owed = self._by_seq.get(entry[1])
-        return owed is not None and owed.due == entry[0]
+        debt = self._by_seq.get(entry[1])
+        return debt is not None and debt.due == entry[0]
