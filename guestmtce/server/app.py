@@ -50,7 +50,7 @@ FLAG_FILES = ("/etc/platform/.initial_config_complete", "/var/run/.goenabled")
 EVENTS_FILE = "/var/log/mtce-guest/guestServer.events.jsonl"
 FLAG_SECS = 2.0
 FLAG_LOG_SECS = 60.0
-# Longer than a guest repeats an illness with its action (guest-channel.md): then it is history.
+# Longer than a guest repeats an illness with its action: then it is history.
 ILLNESS_SECS = 70.0
 # A channel that got no descriptor is tried again every 2 s: without a failure it is over.
 STARVED_SECS = 5.0

@@ -40,10 +40,16 @@ class Receipt(NamedTuple):
 
 @dataclass(eq=False)
 class _Mark:
-    """The last that was taken of one key. `epoch` says of which life of the peer `seq` is."""
+    """The last that was taken of one key. `epoch` says of which life of the peer `seq` is.
+
+    `answered` is the number of the last answer to a query. It tells the state as of then, so a
+    state of an earlier number is behind it; the state of that very number is not, for it may
+    say more than the answer does: RUNNING withdraws an illness.
+    """
 
     epoch: int = 0
     seq: int = 0
+    answered: int = 0
     revoked: int = 0
     ids: tuple[str, ...] = ()
     held: Receipt | None = None
@@ -62,7 +68,7 @@ class Inbox:
         """Return the mark; numbers of another life of the peer say nothing about this one's."""
         mark = self._marks.get(key)
         if mark is not None and mark.epoch != epoch:
-            mark.epoch, mark.seq, mark.revoked = epoch, 0, 0
+            mark.epoch, mark.seq, mark.answered, mark.revoked = epoch, 0, 0, 0
         return mark
 
     def _mark(self, key: Key, epoch: int) -> _Mark:
@@ -77,7 +83,7 @@ class Inbox:
     def judge_state(self, command: int, key: Key, epoch: int, seq: int) -> Verdict:
         """A state is taken if it is newer than the last of its key."""
         mark = self._mark(key, epoch)
-        if seq <= mark.seq:
+        if seq <= mark.seq or seq < mark.answered:
             return Verdict.BEHIND
         mark.seq = seq
         if command in REVOKES:
@@ -87,9 +93,9 @@ class Inbox:
     def judge_answer(self, key: Key, epoch: int, seq: int, *, running: bool) -> Verdict:
         """An answer to a query tells the state as of `seq`: it may repeat the last one."""
         mark = self._mark(key, epoch)
-        if seq < mark.seq:
+        if seq < max(mark.seq, mark.answered):
             return Verdict.BEHIND
-        mark.seq = seq
+        mark.answered = seq
         if running:
             mark.revoked = seq
         return Verdict.TAKE

@@ -1,0 +1,374 @@
+"""Both daemons, guests and a VIM on one simulated clock, and what truly happens to them.
+
+Everything that happens follows from the seed: the schedule, the network's weather, what the
+guests do. `truth` and `heard` are what the oracle compares.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from guestmtce.agent.app import GuestAgent
+from guestmtce.core.shared.settings import AgentSettings, ServerSettings
+from guestmtce.server.app import GuestServer
+from tests.chaos.network import Network
+from tests.peers.root import COMPUTE_0, CONTROLLER, CONTROLLER_0
+from tests.simulation import SimulatedLoop
+from tests.unit.agent_rig import HOSTS, PeersRig, Ports, vim_answer
+from tests.unit.agent_support import HOST_0
+from tests.unit.server_support import Guest
+
+UUID = "8d80875b-fa73-4ccb-bce3-1cd4df10{:04d}"
+HOST = "compute-0"
+INTERVAL = 1.0
+
+
+@dataclass
+class Silence:
+    """A guest hangs from `begin`, until `end` if it has come back."""
+
+    uuid: str
+    begin: float
+    end: float = float("inf")
+
+
+@dataclass
+class Question:
+    """A vote that the VIM asked, and how long it waits for the answer."""
+
+    uuid: str
+    at: float
+    until: float
+
+
+@dataclass
+class Truth:
+    """What happened, by times of the simulated clock."""
+
+    silences: list[Silence] = field(default_factory=list)
+    illnesses: list[Silence] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
+    agent_deaths: list[float] = field(default_factory=list)
+    server_deaths: list[float] = field(default_factory=list)
+    vim_down: list[Silence] = field(default_factory=list)
+    cuts: list[Silence] = field(default_factory=list)
+    story: list[tuple[float, str]] = field(default_factory=list)
+
+
+class ChaosGuest(Guest):
+    """A guest that can hang, come back, be ill, and answers what it is asked."""
+
+    hung = False
+    ill = False
+
+    def read(self) -> None:
+        before = len(self.heard)
+        super().read()
+        for message in self.heard[before:]:
+            if message["msg_type"] == "action_notify" and not self.hung:
+                self.say(
+                    "action_response",
+                    invocation_id=message["invocation_id"],
+                    event_type=message["event_type"],
+                    notification_type=message["notification_type"],
+                    vote_result="accept",
+                    log_msg="",
+                )
+
+    def answer(self, number: int, health: str = "healthy", action: str = "none") -> None:
+        if self.ill:
+            health, action = "unhealthy", "log"
+        super().answer(number, health, action)
+
+    def hang(self) -> None:
+        self.hung, self.answers, self.inits = True, False, False
+
+    def come_back(self) -> None:
+        """Its client starts anew, as a rebooted guest's does."""
+        self.hung, self.answers, self.inits = False, True, True
+        if self.connection is not None:
+            self.say_init()
+
+
+class World:
+    """One worker with `guests` guests, one controller; `seed` decides the rest.
+
+    `new_agent` and `new_server` say of the daemons that are started whether they number and
+    acknowledge what is said; without that they say and hear what the old ones do.
+    """
+
+    def __init__(
+        self, seed: int, guests: int, *, new_agent: bool = True, new_server: bool = True
+    ) -> None:
+        self.new_agent, self.new_server = new_agent, new_server
+        self.random = random.Random(seed)
+        self.loop = SimulatedLoop()
+        self.truth = Truth()
+        self._temporary = tempfile.TemporaryDirectory(prefix="mtce-chaos-")
+        self.root = Path(self._temporary.name)
+        self.channels = self.root / "var/lib/libvirt/qemu"
+        self.channels.mkdir(parents=True)
+        for name in ("etc/platform/.initial_config_complete", "var/run/.goenabled"):
+            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.root / name).touch()
+        hosts = "".join(f"{address} {name}\n" for name, address in HOSTS.items())
+        (self.root / "etc/hosts").write_text(hosts)
+        outer, inner = Ports.free(), Ports.free()
+        self.rig = PeersRig(self.loop, outer._replace(server=Ports.free().server))
+        self.rig.vim.behaviour = self._vim_answers
+        self.network = Network(self.loop, random.Random(seed + 1))
+        self.network.listen(CONTROLLER, outer.agent, inner.agent)
+        self.network.listen(CONTROLLER_0, outer.agent, inner.agent)
+        self.network.listen(COMPUTE_0, outer.server, inner.server)
+        self._server_settings = ServerSettings(
+            agent_rx_port=outer.agent, rx_port=inner.server, hostname=HOST
+        )
+        self._agent_settings = AgentSettings(
+            rx_port=inner.agent,
+            vim_cmd_port=self.rig.ports.commands,
+            server_rx_port=outer.server,
+            vim_port=self.rig.vim.port,
+            mtc_cmd_port=self.rig.ports.mtc_cmd,
+            mtc_event_port=self.rig.ports.mtc_event,
+            hostname="controller-0",
+        )
+        self.uuids = [UUID.format(number) for number in range(guests)]
+        self.guests: dict[str, ChaosGuest] = {}
+        self.processes: dict[str, Process] = {}
+        self.server = self._build_server()
+        self.agent = self._build_agent()
+        self.errors = 0
+
+    @property
+    def now(self) -> float:
+        return self.rig.time
+
+    def tell(self, text: str) -> None:
+        self.truth.story.append((self.now, text))
+
+    def start(self) -> None:
+        """Begin quietly: everything heartbeats, and the VIM knows it."""
+        self.server.start()
+        self.agent.start()
+        self.loop.settle()
+        self.rig.add_host()
+        self.rig.host_command("enable")
+        for uuid in self.uuids:
+            self.guests[uuid] = ChaosGuest(self, uuid)  # type: ignore[arg-type]
+            self.rig.create(uuid)
+            self.rig.enable(uuid)
+        self.advance(20)
+        assert set(self.vim_believes().values()) == {"enabled"}
+        self.rig.vim.requests.clear()
+
+    def advance(self, seconds: float) -> None:
+        self.loop.advance(seconds)
+
+    def close(self) -> None:
+        self.errors = self.loop.errors
+        self.agent.vim_api.stop()
+        self.agent.stop(lambda: None)
+        self.server.stop(lambda: None)
+        for guest in self.guests.values():
+            guest.stop(unlink=True)
+        self.network.close()
+        self.rig.close()
+        self._temporary.cleanup()
+
+    def settled(self, uuid: str) -> bool:
+        """Whether nothing has happened to a guest for some time: its last trouble is history."""
+        truths = (*self.truth.silences, *self.truth.illnesses)
+        return all(each.end + 12.0 < self.now for each in truths if each.uuid == uuid)
+
+    @property
+    def vim_is_down(self) -> bool:
+        return any(down.end > self.now for down in self.truth.vim_down)
+
+    # What happens to them.
+
+    def hang(self, uuid: str, seconds: float) -> None:
+        """A guest hangs for a while; it comes back by itself."""
+        silence = Silence(uuid, self.now)
+        self.truth.silences.append(silence)
+        self.tell(f"{uuid[-4:]} hangs for {seconds:.1f} s")
+        self.guests[uuid].hang()
+
+        def over() -> None:
+            silence.end = self.now
+            self.tell(f"{uuid[-4:]} comes back")
+            self.guests[uuid].come_back()
+
+        self.loop.call_later(seconds, over)
+
+    def fall_ill(self, uuid: str, seconds: float) -> None:
+        """A guest says that it is unhealthy for a while."""
+        illness = Silence(uuid, self.now)
+        self.truth.illnesses.append(illness)
+        self.tell(f"{uuid[-4:]} is ill for {seconds:.1f} s")
+        self.guests[uuid].ill = True
+
+        def over() -> None:
+            illness.end = self.now
+            self.tell(f"{uuid[-4:]} is well")
+            self.guests[uuid].ill = False
+
+        self.loop.call_later(seconds, over)
+
+    def ask(self, uuid: str) -> None:
+        """The VIM asks for a vote."""
+        status, answer = self.rig.ask("vote", "reboot", uuid)
+        if status == 200 and int(answer["timeout"]):
+            until = self.now + int(answer["timeout"])
+            self.truth.questions.append(Question(uuid, self.now, until))
+            self.tell(f"{uuid[-4:]} is asked, until {until:.1f}")
+
+    def cut(self, seconds: float) -> None:
+        """The network carries nothing for a while."""
+        cut = Silence("", self.now)
+        self.truth.cuts.append(cut)
+        self.network.weather.cut = True
+        self.tell(f"the network is cut for {seconds:.1f} s")
+
+        def over() -> None:
+            cut.end = self.now
+            self.network.weather.cut = False
+
+        self.loop.call_later(seconds, over)
+
+    def vim_goes_down(self, seconds: float) -> None:
+        """The VIM refuses connections for a while."""
+        down = Silence("", self.now)
+        self.truth.vim_down.append(down)
+        self.rig.vim.refuse()
+        self.tell(f"the VIM is down for {seconds:.1f} s")
+
+        def over() -> None:
+            down.end = self.now
+            self.rig.vim.listen()
+
+        self.loop.call_later(seconds, over)
+
+    def kill_agent(self) -> None:
+        """kill -9 of guestAgent, then a fresh one, as after a swact."""
+        self.truth.agent_deaths.append(self.now)
+        self.tell("guestAgent dies")
+        self.processes["agent"].kill()
+        self.agent = self._build_agent()
+        self.agent.start()
+        self.loop.settle()
+        self.rig.add_host()
+
+    def kill_server(self) -> None:
+        """kill -9 of guestServer; pmond starts it again."""
+        self.truth.server_deaths.append(self.now)
+        self.tell("guestServer dies")
+        self.processes["server"].kill()
+        self.server = self._build_server()
+        self.server.start()
+        self.loop.settle()
+
+    # What the VIM heard.
+
+    def arrived(self, name: str, uuid: str, begin: float, end: float) -> bool:
+        """Whether a datagram about an instance came through the network in that time."""
+        began = self.loop.time() - self.now
+        return any(
+            each.name == name and each.uuid == uuid and begin <= each.at - began <= end
+            for each in self.network.arrived
+        )
+
+    def vim_believes(self) -> dict[str, str]:
+        """Return what the VIM was told last of each instance's heartbeat."""
+        return {
+            body["uuid"]: body["event-data"]["services"][0]["status"]
+            for body in self.rig.vim.events("service")
+        }
+
+    def heard(self, kind: str) -> list[tuple[float, str, dict[str, Any]]]:
+        """Return (when, instance, content) of each event of a kind."""
+        return [
+            (seen.at, seen.what.members["uuid"], seen.what.members["event-data"])
+            for seen in self.rig.vim.requests
+            if seen.what.method == "PATCH" and seen.what.members["event-type"] == kind
+        ]
+
+    def _build_server(self) -> GuestServer:
+        process = self.processes["server"] = Process(self.loop)
+        settings = dataclasses.replace(self._server_settings, acknowledge=self.new_server)
+        return GuestServer(process, settings, HOST, str(self.root))
+
+    def _build_agent(self) -> GuestAgent:
+        process = self.processes["agent"] = Process(self.loop)
+        return GuestAgent(
+            process,
+            dataclasses.replace(self._agent_settings, acknowledge=self.new_agent),
+            "controller-0",
+            str(self.root),
+            is_here=lambda _address: True,
+        )
+
+    def _vim_answers(self, raw: bytes) -> bytes:
+        """Answer as the VIM does: queries with what it knows, events with nothing."""
+        line = raw.split(b"\r\n", 1)[0].decode()
+        if "/instances/?" in line:
+            service = {"service": "heartbeat", "state": "enabled"}
+            known = [{"uuid": uuid, "hostname": HOST, "services": [service]} for uuid in self.uuids]
+            return vim_answer({"instances": known})
+        if line.startswith("GET"):
+            return vim_answer({"uuid": HOST_0, "hostname": HOST, "state": "enabled"})
+        return b""
+
+
+class Process:
+    """A loop for one daemon, which can be killed: it then does nothing more and says nothing."""
+
+    def __init__(self, loop: SimulatedLoop) -> None:
+        self._loop = loop
+        self._timers: list[Any] = []
+        self._watched: dict[int, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: object) -> Any:
+        return self._keep(self._loop.call_later(delay, callback, *args))
+
+    def call_at(self, when: float, callback: Callable[..., object], *args: object) -> Any:
+        return self._keep(self._loop.call_at(when, callback, *args))
+
+    def call_soon(self, callback: Callable[..., object], *args: object) -> Any:
+        return self._keep(self._loop.call_soon(callback, *args))
+
+    def watch(self, fd: Any, events: int, callback: Callable[[int], object]) -> None:
+        self._watched[id(fd)] = fd
+        self._loop.watch(fd, events, callback)
+
+    def unwatch(self, fd: Any) -> None:
+        self._watched.pop(id(fd), None)
+        self._loop.unwatch(fd)
+
+    def kill(self) -> None:
+        """As SIGKILL does: the kernel closes what was open."""
+        for timer in self._timers:
+            timer.cancel()
+        for fd in self._watched.values():
+            self._loop.unwatch(fd)
+            if isinstance(fd, int):
+                os.close(fd)
+            else:
+                fd.close()
+        self._timers.clear()
+        self._watched.clear()
+
+    def _keep(self, timer: Any) -> Any:
+        if len(self._timers) > 10_000:
+            self._timers = [each for each in self._timers if each.active]
+        self._timers.append(timer)
+        return timer
