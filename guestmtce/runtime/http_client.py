@@ -93,6 +93,8 @@ def read_answer(data: bytes, *, at_end: bool) -> tuple[int | None, bytes | None]
     if not data.endswith((b"\r\n\r\n", b"\n\n"), 0, start):
         return None, None
     memory.add(rest)
+    if response.length is not None and response.length > ANSWER_LIMIT:
+        raise HTTPException("too long")
     if not at_end and (response.length is None or len(data) < start + response.length):
         return response.status, None
     try:
