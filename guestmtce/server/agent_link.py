@@ -26,6 +26,7 @@ from guestmtce.core.shared.vocabulary import Command
 from guestmtce.runtime.datagram import DatagramSocket, bound_socket
 from guestmtce.runtime.hosts import HostsFile
 from guestmtce.runtime.intake import Intake
+from guestmtce.runtime.interfaces import addresses_here
 from guestmtce.runtime.loop import Loop, Timers
 
 log = logging.getLogger(__name__)
@@ -223,11 +224,26 @@ class AgentLink:
         self._hosts.reload_if_changed()
         controller = self._hosts.lookup(CONTROLLER)
         self._controller = controller[0] if controller else None
-        self._believed = frozenset(
+        self._believed = self._own_if_controller() | {
             address for peer in self._settings.agent_peers for address in self._hosts.lookup(peer)
-        )
+        }
         often = not controller or self._hosts.look_again_soon
         self._timers.start("resolve", RESOLVE_SECS if often else RESOLVED_SECS, self._resolve)
+
+    def _own_if_controller(self) -> frozenset[str]:
+        """Return this host's addresses if the controller's is one of them (all-in-one).
+
+        guestAgent sends from its local address then, which need not be `controller-0`'s
+        (decision 22).
+        """
+        if self._controller is None:
+            return frozenset()
+        try:
+            here = addresses_here()
+        except OSError as error:
+            log.warning("cannot list the addresses of this host: %s", error.strerror or error)
+            return frozenset()
+        return here if self._controller in here else frozenset()
 
     def _bind(self) -> None:
         address = self._own_address()
@@ -323,3 +339,4 @@ class AgentLink:
         if self.role.loopback(read_loopback(message), host, self._loop.time()):
             log.info("guestAgent at %s: another process", host)
             self._on_new_agent()
+        self._flush()

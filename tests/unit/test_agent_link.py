@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from guestmtce.core.shared.errors import StartError
+from guestmtce.server import agent_link
 from tests.peers import wire
 from tests.peers.root import COMPUTE_0, CONTROLLER, CONTROLLER_0
 from tests.unit.server_support import HOSTS, OTHER, UUID, Agent, Server, uuid_of
@@ -137,6 +138,23 @@ def test_a_strangers_word_counts_for_nothing(server, name):
         assert server.app.link.intake.dropped["stranger"] == 1
     finally:
         stranger.close()
+
+
+def test_all_in_one(server, monkeypatch):
+    """Where the controller is this host, any address of it is believed, and no other."""
+    local = "127.0.0.44"
+    monkeypatch.setattr(agent_link, "addresses_here", lambda: frozenset({CONTROLLER, local}))
+    server.start()
+    agent = Agent(server.loop, local, server.settings.agent_rx_port, server.agent._server)
+    try:
+        agent.provision()
+        assert UUID in server.app.channels
+        server.write_hosts(f"127.0.0.99 controller\n{COMPUTE_0} compute-0\n")
+        server.loop.advance(61)
+        agent.delete()
+        assert UUID in server.app.channels, "the controller is elsewhere now"
+    finally:
+        agent.close()
 
 
 def test_answers_go_to_the_configured_port_whatever_the_source_port(server):

@@ -1,0 +1,163 @@
+"""guestServer and a new guestAgent: what is acknowledged, what is saved, what is told again."""
+
+from __future__ import annotations
+
+import json
+import stat
+
+import pytest
+
+from guestmtce.server.app import GuestServer
+from guestmtce.server.losses import LOSSES_FILE
+from tests.peers import wire
+from tests.unit.server_support import UUID, Server
+
+EPOCH = 4711
+
+
+class NewAgent:
+    """Speaks for the rig's agent with stamps, and acknowledges when told to."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._agent = server.agent
+        self._agent.is_new = True
+        self._seq = 0
+
+    def say(self, name: str, **body) -> None:
+        self._seq += 1
+        self._agent.send(name, **body, epoch=EPOCH, seq=self._seq)
+
+    def prove(self) -> None:
+        """Answer the probe that the first word of a new process brings."""
+        self.say("QRY_INST")
+        probe = next(each for each in self._agent.take() if each.name == "LOOPBACK")
+        self.acknowledge(probe)
+
+    def acknowledge(self, datagram: wire.Datagram, **more) -> None:
+        body = datagram.body
+        self._agent.send("LOOPBACK", epoch=EPOCH, of=body["epoch"], ack=body["seq"], **more)
+
+    def heard(self, name: str) -> list[wire.Datagram]:
+        return [each for each in self._agent.take() if each.name == name]
+
+
+@pytest.fixture
+def server():
+    made = Server()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def lost(server):
+    """A reported guest that was lost just now, and the agent that holds the LOSS."""
+    server.start()
+    agent = NewAgent(server)
+    agent.prove()
+    agent.say("ADD_INST", uuid=UUID, service="heartbeat", state="enabled")
+    guest = server.guest()
+    assert server.loop.run_until(lambda: server.heartbeating(UUID), 5)
+    guest.answers = guest.inits = False
+    agent.heard("")
+    server.loop.advance(5)
+    return guest, agent
+
+
+def saved(server) -> list[str]:
+    path = server.root / LOSSES_FILE.lstrip("/")
+    return (
+        [loss["uuid"] for loss in json.loads(path.read_text())["losses"]] if path.exists() else []
+    )
+
+
+def test_a_loss_is_repeated_until_it_is_told(server, lost):
+    _guest, agent = lost
+    losses = agent.heard("LOSS")
+    assert len(losses) > 1
+    assert len({each.body["id"] for each in losses}) == 1
+    agent.acknowledge(losses[0], queued=True)
+    server.loop.advance(11)
+    assert len(agent.heard("LOSS")) == 1, "a queued one each 10 s"
+    agent.acknowledge(losses[0])
+    server.loop.advance(30)
+    assert agent.heard("LOSS") == []
+
+
+def test_what_is_owed_is_saved_for_ourselves_alone(server, lost):
+    _guest, agent = lost
+    path = server.root / LOSSES_FILE.lstrip("/")
+    assert saved(server) == [UUID]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    agent.acknowledge(agent.heard("LOSS")[0])
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("void", ["hangs up", "deleted", "reporting off", "host off", "back"])
+def test_a_void_loss_is_neither_told_nor_saved(server, lost, void):
+    guest, agent = lost
+    if void == "hangs up":
+        guest.hang_up()
+    elif void == "deleted":
+        agent.say("DEL_INST", uuid=UUID, service="heartbeat", state="disabled")
+    elif void == "reporting off":
+        agent.say("MOD_INST", uuid=UUID, service="heartbeat", state="disabled")
+    elif void == "host off":
+        agent.say("MOD_HOST", uuid=UUID, heartbeat="disabled")
+    else:
+        guest.answers = True
+        guest.say_init()
+    server.loop.advance(1)
+    agent.heard("LOSS")
+    server.loop.advance(30)
+    assert agent.heard("LOSS") == []
+    assert saved(server) == []
+
+
+@pytest.mark.parametrize("recovers", [False, True])
+def test_after_a_restart_it_is_told_if_it_is_still_true(server, lost, recovers):
+    """Only when its channel has been open for 15 s without an init."""
+    guest, agent = lost
+    order = agent.heard("LOSS")[0].body["id"]
+    server.app.stop(lambda: None)
+    server.app = GuestServer(server.loop, server.settings, "compute-0", str(server.root))
+    server.start()
+    agent.prove()
+    agent.say("ADD_INST", uuid=UUID, service="heartbeat", state="enabled")
+    server.loop.advance(10)
+    assert agent.heard("LOSS") == []
+    if recovers:
+        guest.answers = True
+        guest.say_init()
+    server.loop.advance(10)
+    told = {each.body["id"] for each in agent.heard("LOSS")}
+    assert told == (set() if recovers else {order})
+
+
+def test_a_file_that_cannot_be_written_is_a_problem(server):
+    server.start()
+    agent = NewAgent(server)
+    agent.prove()
+    (server.root / LOSSES_FILE.lstrip("/")).mkdir()
+    (server.root / LOSSES_FILE.lstrip("/") / "full").touch()
+    agent.say("ADD_INST", uuid=UUID, service="heartbeat", state="enabled")
+    guest = server.guest()
+    assert server.loop.run_until(lambda: server.heartbeating(UUID), 5)
+    guest.answers = guest.inits = False
+    server.loop.advance(5)
+    assert any("losses are not saved" in each for each in server.app.problems())
+
+
+def test_acknowledge_no_says_and_hears_what_the_old_daemon_did():
+    server = Server(acknowledge=False)
+    try:
+        server.start()
+        server.agent.is_new = True
+        server.agent.send("QRY_INST", epoch=EPOCH, seq=1)
+        server.agent.send("LOOPBACK", epoch=EPOCH, seq=0)
+        server.loop.advance(3)
+        heard = server.agent.take()
+        assert {each.name for each in heard} <= {"MONITOR_READY"}
+        assert all(wire.STAMP.isdisjoint(each.body) for each in heard)
+    finally:
+        server.close()
