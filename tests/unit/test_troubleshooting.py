@@ -1,0 +1,34 @@
+"""docs/troubleshooting.md: each entry names a test that there is, and commands of guestctl."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from guestmtce.ctl.commands import COMMANDS
+
+REPOSITORY = Path(__file__).parents[2]
+TEXT = (REPOSITORY / "docs" / "troubleshooting.md").read_text("utf-8")
+ENTRIES = dict(re.findall(r"^### (.*?)\n(.*?)(?=^##|\Z)", TEXT, flags=re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.parametrize("title", ENTRIES)
+def test_each_entry_is_reproduced_by_a_test_that_is_there(title):
+    named = re.findall(
+        r"`(tests/[\w/]+\.py)(?:::(\w+))?`", ENTRIES[title].partition("Reproduced by:")[2]
+    )
+    assert named, "an entry without a test may not be true any more"
+    for path, function in named:
+        tree = ast.parse((REPOSITORY / path).read_text("utf-8"))
+        names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        assert not function or function in names
+        assert any(name.startswith("test_") for name in names)
+
+
+@pytest.mark.parametrize("title", ENTRIES)
+def test_its_commands_are_there(title):
+    for command in re.findall(r"guestctl ([a-z][a-z-]+)", ENTRIES[title]):
+        assert command in COMMANDS or command == "try-guest"
