@@ -18,6 +18,7 @@ from guestmtce.agent import metrics
 from guestmtce.agent.addresses import OwnAddresses
 from guestmtce.agent.http_api import HttpApi
 from guestmtce.agent.mtc_link import MtcLink
+from guestmtce.agent.page import Snapshot
 from guestmtce.agent.problems import problems
 from guestmtce.agent.server_link import ServerLink
 from guestmtce.agent.vim_api import VimApi
@@ -95,7 +96,7 @@ class GuestAgent:
             loop, settings, self.own, self._take_mtc_command, self._send_from_local
         )
         self.vim_api = VimApi(loop, self.core, self._vim_address, self._settle)
-        self.http_api = HttpApi(loop, self.core, self.metrics, self._settle)
+        self.http_api = HttpApi(loop, self.core, self.metrics, self._snapshot, self._settle)
         self.http_counts: Counter[str] = Counter()
         self._server: HttpServer | None = None
         self._registry = self._make_registry()
@@ -298,6 +299,7 @@ class GuestAgent:
         """Return the numbers that an operator wants first."""
         inventory = self.core.inventory
         return {
+            "hostname": self.hostname,
             "floating": self.own.floating,
             "local": self.own.local,
             "active": self.core.presence.active,
@@ -334,6 +336,12 @@ class GuestAgent:
             "show": self._show,
             "events": lambda _request: self._events.answer(),
         }
+
+    def _snapshot(self) -> Snapshot:
+        """Return what the status page shows."""
+        status = {"problems": self.problems(), "summary": self.summary()}
+        rows = self._list_hosts(), self._list_instances(), self._events.answer()["events"]
+        return Snapshot(status, *rows, now=time.time())
 
     def _list_hosts(self) -> list[dict[str, Any]]:
         return [host.for_operator() for host in self.core.inventory.hosts.values()]

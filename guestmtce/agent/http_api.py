@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from guestmtce.agent import page
+from guestmtce.agent.page import Snapshot
 from guestmtce.core.agent import commands, vim_commands, vim_messages
 from guestmtce.core.agent.agent import Agent
 from guestmtce.core.agent.vim_commands import CommandError, Operation, Reason, VimCommand
@@ -39,9 +41,10 @@ _HTTP_REASONS = {
 
 
 class HttpApi:
-    """Answers requests. `on_command()` is called after each command, `render` makes /metrics.
+    """Answers requests. `on_command()` is called after each command.
 
-    `results` counts commands by operation and status.
+    `render` makes the text of /metrics, and `snapshot` what the status page shows. `results`
+    counts commands by operation and status.
     """
 
     def __init__(
@@ -49,18 +52,21 @@ class HttpApi:
         loop: Loop,
         agent: Agent,
         render: Callable[[], str],
+        snapshot: Callable[[], Snapshot],
         on_command: Callable[[], object],
     ) -> None:
         self.results: Counter[tuple[str, str]] = Counter()
         self._loop = loop
         self._agent = agent
         self._render = render
+        self._snapshot = snapshot
         self._on_command = on_command
         self._throttle = EveryNth(_LOG_EVERY)
-        self._lists: dict[Operation, Callable[[], Response]] = {
+        self._lists: dict[Operation, Callable[[VimCommand], Response]] = {
             Operation.LIST_HOSTS: self._list_hosts,
             Operation.LIST_INSTANCES: self._list_instances,
             Operation.METRICS: self._metrics,
+            Operation.PAGE: self._page,
         }
 
     def answer(self, request: Request) -> Response:
@@ -72,7 +78,7 @@ class HttpApi:
             )
             name = command.operation.value
             if command.operation in self._lists:
-                response = self._lists[command.operation]()
+                response = self._lists[command.operation](command)
             else:
                 response = self._execute(command)
         except CommandError as error:
@@ -104,10 +110,10 @@ class HttpApi:
             what = printable(f"{request.method} {request.target}")
             log.warning("%s: %d %s (%d so far)", what, error.status, error.detail, count)
 
-    def _list_hosts(self) -> Response:
+    def _list_hosts(self, _command: VimCommand) -> Response:
         return Response(200, _in_pieces("hosts", self._hosts()))
 
-    def _list_instances(self) -> Response:
+    def _list_instances(self, _command: VimCommand) -> Response:
         return Response(200, _in_pieces("instances", self._instances()))
 
     def _hosts(self) -> Iterator[dict[str, Any]]:
@@ -123,8 +129,12 @@ class HttpApi:
             for instance in [*host.instances.values()]:
                 yield vim_messages.services_members(instance.for_vim())
 
-    def _metrics(self) -> Response:
+    def _metrics(self, _command: VimCommand) -> Response:
         return Response(200, self._render().encode("utf-8"), metrics.CONTENT_TYPE)
+
+    def _page(self, command: VimCommand) -> Response:
+        pieces = page.render(self._snapshot(), everything=command.everything)
+        return Response(200, pieces, page.CONTENT_TYPE)
 
 
 def _in_pieces(name: str, entries: Iterable[dict[str, Any]]) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from guestmtce.core.shared.condition import Condition, Diagnosis, duration, in_words
 
+CONTENT_TYPE = "text/html; charset=utf-8"
 # Without `?all`, so many instances are shown, the worst ones.
 WORST = 200
 _ROWS_A_PIECE = 100

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from guestmtce.agent.http_api import HttpApi
+from guestmtce.agent.page import Snapshot
 from guestmtce.core.agent.vim_commands import USER_AGENT
 from guestmtce.runtime.http_message import Request, Response
 from guestmtce.runtime.http_server import HttpServer
@@ -20,7 +21,12 @@ class ApiRig(CoreRig):
         super().__init__()
         self.loop = SimulatedLoop()
         self.commands = 0
-        self.api = HttpApi(self.loop, self.agent, lambda: "guestmtce_x 1\n", self._count)
+        render = "guestmtce_x 1\n"
+        self.api = HttpApi(self.loop, self.agent, lambda: render, self._snapshot, self._count)
+
+    def _snapshot(self) -> Snapshot:
+        rows = [instance.for_operator() for instance in self.agent.inventory.instances.values()]
+        return Snapshot({"problems": [], "summary": {}}, [], rows, [], now=0.0)
 
     def _count(self) -> None:
         self.commands += 1

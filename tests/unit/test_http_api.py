@@ -206,3 +206,12 @@ def test_odd_and_ambiguous_requests(rig, case):
     assert int(received.split(b" ", 2)[1]) in case["status"]
     assert len(re.findall(rb"HTTP/1\.1 [0-9]{3} ", received)) == 1
     assert rig.loop.errors == 0
+
+
+def test_the_status_page_is_for_everybody(rig):
+    """`GET /`, in a browser; `/?all` shows every instance, `/` the 200 worst."""
+    fill(rig, 300)
+    response = rig.ask("GET", "/", None, "Mozilla/5.0")
+    assert response.content_type == "text/html; charset=utf-8"
+    assert b"".join(response.body).count(b"<tr>") == 200 + 2
+    assert b"".join(rig.ask("GET", "/?all", None, "Mozilla/5.0").body).count(b"<tr>") == 301 + 2

@@ -68,16 +68,21 @@ class Operation(Enum):
     LIST_HOSTS = "hosts"
     LIST_INSTANCES = "instances"
     METRICS = "metrics"
+    PAGE = "page"
 
 
 class VimCommand(NamedTuple):
-    """A checked request. `hostname`, `reporting`, `event` are set where the operation has them."""
+    """A checked request. What its operation has no use for is left at the default.
+
+    `everything`: the status page shows all instances, not the worst alone (`/?all`).
+    """
 
     operation: Operation
     uuid: str = ""
     hostname: str = ""
     reporting: bool = False
     event: Event | None = None
+    everything: bool = False
 
 
 class Body(Enum):
@@ -118,6 +123,7 @@ ROUTES = (
     Route("GET", "/v1/hosts", Operation.LIST_HOSTS, Body.IGNORED, (200,)),
     Route("GET", "/v1/instances", Operation.LIST_INSTANCES, Body.IGNORED, (200,)),
     Route("GET", "/metrics", Operation.METRICS, Body.IGNORED, (200,)),
+    Route("GET", "/", Operation.PAGE, Body.IGNORED, (200,)),
     Route("GET", _HOST, Operation.HOST_QUERY, Body.IGNORED, (200, 404)),
     Route("POST", _HOST, Operation.HOST_CREATE, Body.OPTIONAL, (200, 404)),
     Route("DELETE", _HOST, Operation.HOST_DELETE, Body.IGNORED, (204,)),
@@ -142,9 +148,9 @@ _ONE = re.compile(r"(?P<all>/v1/(?:hosts|instances))/(?P<name>[^/]*)(?:/(?P<verb
 
 def parse_command(method: str, target: str, headers: Mapping[str, str], body: bytes) -> VimCommand:
     """Return the command in a request; raises CommandError. HEAD is read as GET."""
-    path = _path(target)
+    path, query = _split(target)
     if path in _METHODS:
-        return VimCommand(_route(path, method).operation)
+        return VimCommand(_route(path, method).operation, everything=query == "all")
     agent = headers.get("user-agent", USER_AGENT)
     if agent != USER_AGENT:
         raise CommandError(403, Reason.UNSUPPORTED, f"unsupported User-Agent {agent}")
@@ -164,16 +170,16 @@ def parse_command(method: str, target: str, headers: Mapping[str, str], body: by
     return _BODIES[route.operation](command, _object_about(uuid, body))
 
 
-def _path(target: str) -> str:
-    """Return the path of a request's target, "" if it has none of ours.
+def _split(target: str) -> tuple[str, str]:
+    """Return path and query of a request's target, "" where it has none of ours.
 
     The target is a path or a URL, either with or without a query.
     """
     try:
         url = urlsplit(target)
     except ValueError:
-        return ""
-    return url.path if url.scheme in ("", "http", "https") else ""
+        return "", ""
+    return (url.path, url.query) if url.scheme in ("", "http", "https") else ("", "")
 
 
 def _route(path: str, method: str) -> Route:
