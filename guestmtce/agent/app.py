@@ -33,14 +33,15 @@ from guestmtce.core.shared.limits import EveryNth
 from guestmtce.core.shared.mtc_message import MtcMessage, Record
 from guestmtce.core.shared.settings import AgentSettings, management_interface
 from guestmtce.core.shared.stamp import EPOCH_LIMIT
-from guestmtce.core.shared.text import printable
+from guestmtce.core.shared.text import encode_json, printable
 from guestmtce.core.shared.vocabulary import Command, canonical_uuid
 from guestmtce.runtime import files, intake
 from guestmtce.runtime import log as logs
 from guestmtce.runtime.address import is_loopback
 from guestmtce.runtime.control import Handler
-from guestmtce.runtime.event_log import EventLog
+from guestmtce.runtime.event_log import Event, EventLog
 from guestmtce.runtime.hosts import HostsFile
+from guestmtce.runtime.http_message import encode_event
 from guestmtce.runtime.http_server import HttpServer
 from guestmtce.runtime.interfaces import is_here
 from guestmtce.runtime.loop import Loop, Timers
@@ -182,6 +183,7 @@ class GuestAgent:
         except OSError as error:
             reason = error.strerror or str(error)
             raise StartError(f"cannot bind TCP port {port} on {found[0]}: {reason}") from error
+        self._events.follow(partial(_publish, self._server))
         log.info("commands on %s port %d", found[0], port)
 
     def _resolve(self) -> None:
@@ -359,3 +361,9 @@ class GuestAgent:
         if not history:
             return {"error": "no such instance"}
         return {"instance": {"uuid": uuid, "history": history}}
+
+
+def _publish(server: HttpServer, event: Event) -> None:
+    """Pass an event on to who follows `/v1/events`; nothing is made for nobody."""
+    if server.followers:
+        server.publish(encode_event(encode_json(event)))

@@ -67,6 +67,7 @@ class HttpApi:
             Operation.LIST_INSTANCES: self._list_instances,
             Operation.METRICS: self._metrics,
             Operation.PAGE: self._page,
+            Operation.EVENTS: self._events,
         }
 
     def answer(self, request: Request) -> Response:
@@ -135,6 +136,10 @@ class HttpApi:
     def _page(self, command: VimCommand) -> Response:
         pieces = page.render(self._snapshot(), everything=command.everything)
         return Response(200, pieces, page.CONTENT_TYPE)
+
+    def _events(self, _command: VimCommand) -> Response:
+        """Begin a stream of server-sent events; the server publishes what follows."""
+        return Response(200, b": events follow\n\n", "text/event-stream", follows=True)
 
 
 def _in_pieces(name: str, entries: Iterable[dict[str, Any]]) -> Iterator[bytes]:

@@ -102,6 +102,11 @@ class HttpServer:
         self._followers[connection] = None
         return True
 
+    @property
+    def followers(self) -> int:
+        """How many follow the events."""
+        return len(self._followers)
+
     def publish(self, event: bytes) -> None:
         """Send an event, as `http_message.encode_event` returns it, to all who follow them."""
         for connection in [*self._followers]:

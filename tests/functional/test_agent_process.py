@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -121,10 +122,32 @@ def test_the_control_socket_tells_what_guestctl_shows(rig):
         "127.0.0.2",
         "enabled",
     )
-    assert rig.ask(command="show", uuid=UUID)["instance"] == instance
+    shown = rig.ask(command="show", uuid=UUID)["instance"]
+    assert {**shown, **instance} == shown, "show has all of the list, and the history"
+    assert shown["history"]
     assert "error" in rig.ask(command="show", uuid="none")
     assert "guestmtce_hosts 1\n" in rig.ask(command="metrics")["metrics"]
     assert rig.ask(command="dump")["vim"]["suspect"] is False
+
+
+def test_the_status_page_and_the_stream_of_events(rig):
+    """What a browser gets: the page as it is now, and each event as it happens."""
+    rig.start()
+    rig.add_host()
+    rig.host_command("enable")
+    with socket.create_connection(("127.0.0.1", rig.root.vim_cmd_port), 10) as stream:
+        stream.sendall(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        rig.wait_until(lambda: b": events follow" in stream.recv(4096, socket.MSG_PEEK))
+        rig.create()
+        rig.info("RUNNING")
+        rig.wait_until(lambda: b"data: {" in stream.recv(65536, socket.MSG_PEEK))
+        lines = stream.recv(65536).decode("ascii").splitlines()
+        event = json.loads(next(line for line in lines if line.startswith("data: "))[6:])
+        assert event["uuid"] == UUID
+    with urllib.request.urlopen(f"http://127.0.0.1:{rig.root.vim_cmd_port}/", timeout=10) as page:
+        html = page.read().decode("utf-8")
+    assert UUID in html
+    assert "compute-0" in html
 
 
 def test_signals(rig):

@@ -69,6 +69,7 @@ class Operation(Enum):
     LIST_INSTANCES = "instances"
     METRICS = "metrics"
     PAGE = "page"
+    EVENTS = "events"
 
 
 class VimCommand(NamedTuple):
@@ -124,6 +125,7 @@ ROUTES = (
     Route("GET", "/v1/instances", Operation.LIST_INSTANCES, Body.IGNORED, (200,)),
     Route("GET", "/metrics", Operation.METRICS, Body.IGNORED, (200,)),
     Route("GET", "/", Operation.PAGE, Body.IGNORED, (200,)),
+    Route("GET", "/v1/events", Operation.EVENTS, Body.IGNORED, (200,)),
     Route("GET", _HOST, Operation.HOST_QUERY, Body.IGNORED, (200, 404)),
     Route("POST", _HOST, Operation.HOST_CREATE, Body.OPTIONAL, (200, 404)),
     Route("DELETE", _HOST, Operation.HOST_DELETE, Body.IGNORED, (204,)),
