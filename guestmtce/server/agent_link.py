@@ -236,7 +236,7 @@ class AgentLink:
         guestAgent sends from its local address then, which need not be `controller-0`'s
         (decision 22).
         """
-        if self._controller is None:
+        if self._controller is None or CONTROLLER not in self._settings.agent_peers:
             return frozenset()
         try:
             here = addresses_here()
