@@ -18,7 +18,6 @@ from guestmtce.core.agent.vim_queue import Delivery, Ended
 from guestmtce.core.agent.vim_requests import request_for
 from guestmtce.core.shared.errors import PeerError
 from guestmtce.core.shared.limits import EveryNth
-from guestmtce.core.shared.text import printable
 from guestmtce.runtime.http_client import (
     RESET,
     TIMEOUT,
@@ -107,10 +106,6 @@ class VimApi:
         def on_done(outcome: Outcome) -> None:
             self._done(delivery, outcome)
 
-        message = delivery.message
-        if isinstance(message.detail, tuple):
-            told = printable(" ".join(map(str, message.detail)))
-            log.info("telling the VIM of %s: %s %s", delivery.key, message.kind.value, told)
         log.debug("%s %s", method, target)
         self._exchanges[delivery] = Exchange(
             self._loop,

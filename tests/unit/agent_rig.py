@@ -190,6 +190,8 @@ class Ports(NamedTuple):
 class PeersRig:
     """mtcAgent, two workers and a VIM on one loop; every output is recorded with its time."""
 
+    WORKERS: tuple[str, ...] = ("compute-0", "compute-1")
+
     def __init__(self, loop: SimulatedLoop, ports: Ports) -> None:
         self.loop = loop
         self.ports = ports
@@ -206,7 +208,7 @@ class PeersRig:
                 bound_socket((HOSTS[name], ports.server)),
                 lambda data, _host, _port, name=name: self._server_received(name, data),
             )
-            for name in ("compute-0", "compute-1")
+            for name in self.WORKERS
         }
 
     @property

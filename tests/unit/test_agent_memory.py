@@ -239,3 +239,14 @@ def test_a_restarted_daemon_still_knows_why(daemon):
 def test_silent_hosts_are_counted(daemon):
     daemon.advance(60)
     assert "guestmtce_hosts_silent 1" in daemon.agent.metrics().splitlines()
+
+
+def test_the_lines_that_tell_why_have_their_budget(daemon, caplog):
+    """Decision 42: no flood of other lines is in their way."""
+    caplog.set_level("INFO")
+    daemon.server_says("LOSS", uuid=UUID)
+    lines = [record for record in caplog.records if getattr(record, "why", None) == UUID]
+    assert [line.getMessage() for line in lines] == [
+        f"{UUID} on compute-0: LOSS",
+        f"{UUID} on compute-0: told the VIM: alarm failed, action reboot: taken",
+    ]
