@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from guestmtce.core.agent import vim_answers
 from guestmtce.core.agent.presence import ABSENT_SECS, Presence
 from guestmtce.core.shared.errors import Unneeded
 from guestmtce.core.shared.history import What
@@ -51,6 +52,18 @@ def test_it_neither_audits_nor_tells(absent):
     assert absent.sent() == []
     assert absent.deliver() == []
     assert absent.queue.dropped == {"not_active": 1}
+
+
+def test_it_learns_nothing_from_an_answer_that_comes_now():
+    rig = CoreRig()
+    rig.add_host()
+    query = rig.queue.poll(rig.now)[0]
+    for _ in range(2):
+        rig.agent.note_presence(False, rig.now)
+        rig.now += ABSENT_SECS
+    vim_answers.learn(rig.agent, query, b'{"state":"enabled"}', rig.now)
+    assert rig.host().reporting is None
+    assert rig.sent() == []
 
 
 @pytest.mark.parametrize("command", [Command.HEARTBEAT_LOSS, Command.HEARTBEAT_STOPPED])

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -157,7 +157,7 @@ class Lanes:
         self._file(lane)
 
     def withdraw(
-        self, key: str, kinds: frozenset[Kind], reason: str, only: Callable[[object], bool]
+        self, key: str, kinds: Collection[Kind], reason: str, only: Callable[[object], bool]
     ) -> None:
         """Drop a lane's messages of `kinds` whose detail satisfies `only`.
 

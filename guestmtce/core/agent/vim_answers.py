@@ -14,8 +14,11 @@ from guestmtce.core.shared.vocabulary import Command
 def learn(agent: Agent, delivery: Delivery, body: bytes, now: float) -> None:
     """Apply the answer to a query; the answer to an event has no content that we use.
 
-    Raises PeerError for an answer that is none, and then nothing changed.
+    Raises PeerError for an answer that is none, and then nothing changed. An agent that is no
+    longer the active one learns nothing (decision 32).
     """
+    if not agent.presence.active:
+        return
     kind, host_uuid = delivery.message.kind, str(delivery.message.detail)
     if kind is Kind.HOST_STATE:
         learn_host_state(agent, host_uuid, body, now)

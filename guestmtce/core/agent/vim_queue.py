@@ -117,7 +117,7 @@ class VimQueue:
 
         Of those, only messages whose detail satisfies `only`.
         """
-        self._lanes.withdraw(key, frozenset(kinds), reason, only)
+        self._lanes.withdraw(key, kinds, reason, only)
 
     def forget(self, key: str, reason: str = "deleted") -> None:
         """Drop everything of a lane: its instance or host is gone."""
