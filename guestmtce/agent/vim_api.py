@@ -81,17 +81,18 @@ class VimApi:
     def _note_rest(self) -> None:
         queue = self._agent.queue
         if self._on_rest is not None and (queue.suspect or not (len(queue) or queue.in_flight)):
-            done, self._on_rest = self._on_rest, None
             self.stop()
-            done()
 
     def stop(self) -> None:
-        """Give up everything that is on its way."""
+        """Give up everything that is on its way; who waits for the end waits no longer."""
         self._stopped = True
         self._timers.cancel_all()
         for exchange in self._exchanges.values():
             exchange.cancel()
         self._exchanges.clear()
+        done, self._on_rest = self._on_rest, None
+        if done is not None:
+            done()
 
     def _start(self, delivery: Delivery) -> None:
         address = self._address()

@@ -173,8 +173,8 @@ class World:
 
     def close(self) -> None:
         self.errors = self.loop.errors
-        self.agent.vim_api.stop()
         self.agent.stop(lambda: None)
+        self.agent.vim_api.stop()
         self.server.stop(lambda: None)
         for guest in self.guests.values():
             guest.stop(unlink=True)

@@ -374,8 +374,8 @@ class AgentRig(PeersRig):
         self.start()
 
     def close(self) -> None:
-        self.agent.vim_api.stop()
         self.agent.stop(lambda: None)
+        self.agent.vim_api.stop()
         super().close()
         self._root.cleanup()
 
