@@ -283,7 +283,8 @@ def test_an_answer_counts_as_the_last_state(proven):
     proven.heard(5, Command.HEARTBEAT_STOPPED)
     assert [answer(4), answer(5), answer(8)] == [Verdict.BEHIND, Verdict.TAKE, Verdict.TAKE]
     assert proven.heard(7, Command.HEARTBEAT_STOPPED)[0] is Verdict.BEHIND
-    assert proven.heard(8, Command.HEARTBEAT_RUNNING)[0] is Verdict.TAKE, "it withdraws an illness"
+    assert proven.heard(6, Command.HEARTBEAT_RUNNING)[0] is Verdict.TAKE, "it withdraws an illness"
+    assert proven.heard(6, Command.HEARTBEAT_RUNNING)[0] is Verdict.BEHIND
     assert proven.heard(6)[0] is Verdict.BEHIND, "a loss before it was seen running"
     proven.out()
     assert answer(9) is Verdict.TAKE

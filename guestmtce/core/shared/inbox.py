@@ -42,14 +42,15 @@ class Receipt(NamedTuple):
 class _Mark:
     """The last that was taken of one key. `epoch` says of which life of the peer `seq` is.
 
-    `answered` is the number of the last answer to a query. It tells the state as of then, so a
-    state of an earlier number is behind it; the state of that very number is not, for it may
-    say more than the answer does: RUNNING withdraws an illness.
+    `answered` is the number of the last answer to a query, `running` what it said. It tells the
+    state as of then, so a state of an earlier number is behind it; but not a RUNNING, if the
+    answer says so too, for RUNNING says more than the answer does: it withdraws an illness.
     """
 
     epoch: int = 0
     seq: int = 0
     answered: int = 0
+    running: bool = False
     revoked: int = 0
     ids: tuple[str, ...] = ()
     held: Receipt | None = None
@@ -69,6 +70,7 @@ class Inbox:
         mark = self._marks.get(key)
         if mark is not None and mark.epoch != epoch:
             mark.epoch, mark.seq, mark.answered, mark.revoked = epoch, 0, 0, 0
+            mark.running = False
         return mark
 
     def _mark(self, key: Key, epoch: int) -> _Mark:
@@ -83,11 +85,12 @@ class Inbox:
     def judge_state(self, command: int, key: Key, epoch: int, seq: int) -> Verdict:
         """A state is taken if it is newer than the last of its key."""
         mark = self._mark(key, epoch)
-        if seq <= mark.seq or seq < mark.answered:
+        agrees = mark.running and command in REVOKES
+        if seq <= mark.seq or (seq < mark.answered and not agrees):
             return Verdict.BEHIND
         mark.seq = seq
         if command in REVOKES:
-            mark.revoked = seq
+            mark.revoked = max(mark.revoked, seq)
         return Verdict.TAKE
 
     def judge_answer(self, key: Key, epoch: int, seq: int, *, running: bool) -> Verdict:
@@ -95,7 +98,7 @@ class Inbox:
         mark = self._mark(key, epoch)
         if seq < max(mark.seq, mark.answered):
             return Verdict.BEHIND
-        mark.answered = seq
+        mark.answered, mark.running = seq, running
         if running:
             mark.revoked = seq
         return Verdict.TAKE
