@@ -55,6 +55,7 @@ INTENDED = [
         r'"state":"disabled"} → 200 .*"state":"enabled"}',
         "learned earlier, because it was asked at once",
     ),
+    Intended("agent-rest-errors", "answer", r"→ 200 <!DOCTYPE html>", "GET / is the status page"),
     # Instances and queries
     Intended(
         r"agent-add-host(-state-disabled)?", "time", r"ADD_INST", "learned earlier, told earlier"
