@@ -31,6 +31,7 @@ from guestmtce.core.shared.stamp import EPOCH_LIMIT, Stamp
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, Notification, canonical_uuid
 from guestmtce.runtime import files, intake
+from guestmtce.runtime import log as logs
 from guestmtce.runtime.control import Handler
 from guestmtce.runtime.event_log import EventLog
 from guestmtce.runtime.hosts import HostsFile
@@ -304,7 +305,8 @@ class GuestServer:
         channel = self.channels.get(uuid)
         if channel is None:
             raise PeerError("unknown_instance", f"{notification} {event}: no instance {uuid}")
-        log.info("instance %s: asked, %s %s", uuid, notification, event)
+        asked = notification, event
+        log.info("%s: asked, %s %s", channel.who, *asked, extra=logs.why(uuid))
         self.link.void(uuid, Topic.ANSWER)
         channel.instance.ask(event, notification)
 

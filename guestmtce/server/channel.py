@@ -32,7 +32,8 @@ EXCERPT_LIMIT = 80
 LOG_LINES = 40
 LOG_PERIOD_SECS = 10.0
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
-_FAULTS = frozenset({Command.HEARTBEAT_LOSS, Command.HEARTBEAT_ILLHEALTH})
+# What an operator looks for afterwards: no flood of other lines may use up the room for it.
+_WHY = frozenset({Command.HEARTBEAT_LOSS, Command.HEARTBEAT_ILLHEALTH, Command.VOTE_NOTIFY})
 
 
 class Owner(Protocol):
@@ -163,9 +164,12 @@ class Channel:
 
     def report(self, command: Command, record: Record, why: str = "") -> None:
         """Tell guestAgent, and the log."""
-        level = logging.WARNING if command in _FAULTS else logging.INFO
-        line = _describe(command, record, why)
-        log.log(level, "%s: %s", self.who, line, extra=logs.why(self.instance.uuid))
+        text = _describe(command, record, why)
+        if command in _WHY:
+            level = logging.INFO if command is Command.VOTE_NOTIFY else logging.WARNING
+            log.log(level, "%s: %s", self.who, text, extra=logs.why(self.instance.uuid))
+        elif self._may_log():
+            log.info("%s: %s", self.who, text)
         self._owner.report(command, record)
 
     def forget(self) -> None:

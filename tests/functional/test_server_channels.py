@@ -98,7 +98,7 @@ def test_the_directory_appears_late_goes_and_comes_back():
     place.root.channels.rmdir()
     try:
         place.start()
-        place.server.wait_for_log("waiting for")
+        place.server.wait_for_log("is not there")
         for _ in range(2):
             place.root.channels.mkdir(parents=True, exist_ok=True)
             place.agent.add(UUID)

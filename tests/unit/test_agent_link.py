@@ -171,17 +171,46 @@ def test_answers_go_to_the_configured_port_whatever_the_source_port(server):
             elsewhere.recv(2000)
 
 
-def test_only_the_controller_is_told(server):
-    """A second, stale agent must not get what the active one needs (decision 22)."""
+def test_a_second_agent_does_not_get_what_the_active_one_needs(server):
+    """Events go to the address of `controller`, and to nobody else (decision 22)."""
     server.write_hosts(HOSTS + f"{CONTROLLER_0} controller-0\n")
     server.start()
-    server.agent.provision()
-    other = Agent(server.loop, CONTROLLER_0, server.settings.agent_rx_port, server.agent._server)
+    guest = server.beating()
+    stale = Agent(server.loop, CONTROLLER_0, server.settings.agent_rx_port, server.agent._server)
     try:
-        other.send("QRY_INST")
-        assert server.agent.names() == ["QRY_INST"]
+        stale.send("QRY_INST")
+        guest.hang_up()
+        server.loop.settle()
+        assert stale.take() == []
+        assert server.agent.names() == ["QRY_INST", "STOPPED"]
     finally:
-        other.close()
+        stale.close()
+
+
+def test_without_a_controller_the_believed_agent_that_spoke_last_is_told(server):
+    """Only while that name has no address."""
+    server.write_hosts(f"{CONTROLLER_0} controller-0\n{COMPUTE_0} compute-0\n")
+    server.start()
+    agent = Agent(server.loop, CONTROLLER_0, server.settings.agent_rx_port, server.agent._server)
+    try:
+        agent.provision()
+        agent.send("QRY_INST")
+        assert agent.names().count("QRY_INST") == 1
+    finally:
+        agent.close()
+
+
+@pytest.mark.parametrize("here", [{CONTROLLER, "127.0.0.77"}, {"127.0.0.77"}])
+def test_on_an_all_in_one_host_any_of_its_addresses_is_believed(server, monkeypatch, here):
+    """The agent's local address is no stranger where `controller` is this very host."""
+    monkeypatch.setattr(agent_link, "addresses_here", lambda: frozenset(here))
+    server.start()
+    local = Agent(server.loop, "127.0.0.77", server.settings.agent_rx_port, server.agent._server)
+    try:
+        local.provision()
+        assert (UUID in server.app.channels) is (CONTROLLER in here)
+    finally:
+        local.close()
 
 
 NOTHING = wire.pack("QRY_INST", None, full=False)

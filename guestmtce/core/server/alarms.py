@@ -52,6 +52,7 @@ class Alarms:
         else:
             self._held[alarm.command] = alarm
             self._start_timer()
+            self._port.note("%s again: told in 10 s if it is still so", alarm.command.name)
 
     def withdraw(self, command: Command) -> None:
         """Such an alarm is no longer true: do not tell the one that is held."""
