@@ -96,7 +96,7 @@ def test_a_port_in_use(root, options):
     assert list((root.path / "var/run").glob("guestServer.*")) == []
 
 
-def test_the_users_inotify_instances_are_used_up(place):
+def test_the_users_inotify_instances_are_used_up():
     """Root has 128 of them for all its daemons (max_user_instances): it starts, and says so."""
     code = (
         "import sys\n"
@@ -106,6 +106,7 @@ def test_the_users_inotify_instances_are_used_up(place):
         "from guestmtce.server.main import main\n"
         "sys.exit(main())\n"
     )
+    place = Place()
     place.guest()
     command = [sys.executable, "-c", code, "--root", str(place.root.path), "-f"]
     with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as daemon:
@@ -115,7 +116,8 @@ def test_the_users_inotify_instances_are_used_up(place):
             place.agent.wait_for("RUNNING", UUID)
         finally:
             daemon.terminate()
-        log = daemon.communicate(timeout=10)[1]
+            log = daemon.communicate(timeout=10)[1]
+            place.close()
     assert "fs.inotify.max_user_instances" in log
     assert "Traceback" not in log
 
