@@ -40,7 +40,9 @@ TIMEOUTS = Timeouts(restart=301, shutdown=5, suspend=6, resume=7, vote=3)
 class Nowhere:
     """A port that encodes what is sent, and sends it nowhere."""
 
-    def send(self, _host: Host, command: Command, record: Record) -> None:
+    def send(
+        self, _host: Host, command: Command, record: Record, _expires: float | None = None
+    ) -> None:
         """Encode only."""
         mtc_message.encode_agent_command(command, {"source": "127.0.0.1", **record.members()})
 

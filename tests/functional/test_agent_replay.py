@@ -178,6 +178,7 @@ INTENDED = [
         "the same: no instance is added by it",
     ),
     # Commands
+    Intended("agent-rest-errors", "answer", r"→ 200 <!DOCTYPE html>", "GET / is the status page"),
     Intended(
         "agent-keepalive",
         "answer",
