@@ -99,9 +99,10 @@ class Channel:
 
     def _is_replaced(self) -> bool:
         try:
-            return self._directory.find(self.instance.uuid) != self._file
+            file = self._directory.find(self.instance.uuid)
         except OSError:
             return False  # we cannot say, and the connection stands
+        return file is None or not file.is_same(self._file)
 
     def send(self, data: bytes, *, droppable: bool = False) -> None:
         """Queue a whole message for the guest."""

@@ -53,6 +53,10 @@ class SocketFile(NamedTuple):
     device: int
     inode: int
 
+    def is_same(self, other: SocketFile | None) -> bool:
+        """Return whether it is that very socket, under whichever name."""
+        return other is not None and self[1:] == other[1:]
+
 
 def parse_name(name: bytes) -> ChannelName | None:
     """Return what the name of a channel's file says; None for any other name."""

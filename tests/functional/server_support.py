@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,14 @@ class Place:
     def descriptors(self) -> int:
         """How many descriptors the daemon has open."""
         return len(os.listdir(f"/proc/{self.server.pid}/fd"))
+
+    def idle_descriptors(self) -> int:
+        """How many there are once what we asked of it has been hung up on its side, too."""
+        readings = []
+        for _ in range(10):
+            readings.append(self.descriptors())
+            time.sleep(0.05)
+        return min(readings)
 
     def wait_descriptors(self, count: int) -> None:
         wait_until(lambda: self.descriptors() == count, 10, f"{count} descriptors")

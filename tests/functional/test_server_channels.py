@@ -50,7 +50,7 @@ def guest_closed(guest):
 def test_a_storm_of_500_files_ends_in_the_right_state(place):
     """500 sockets are made, renamed, deleted and made again in about a second."""
     place.agent.query()
-    idle = place.descriptors()
+    idle = place.idle_descriptors()
     choose = random.Random(7)
     guests = {number: place.guest(uuid_of(number)) for number in range(500)}
     for guest in choose.sample(list(guests.values()), 250):

@@ -527,3 +527,13 @@ def test_stop_says_nothing_to_the_agent(server):
     assert finished
     assert server.agent.take() == []
     assert guest.closed
+
+
+def test_a_file_that_is_renamed_and_back_is_the_same_socket(server):
+    """Device and inode say which one it is: no hang-up, no STOPPED."""
+    guest = server.beating()
+    guest.path.rename(server.channels / f"wrs.heartbeat.agent.0.{UUID}.sock")
+    (server.channels / f"wrs.heartbeat.agent.0.{UUID}.sock").rename(guest.path)
+    server.loop.advance(5)
+    assert server.agent.take() == []
+    assert len(guest.accepted) == 1
