@@ -138,6 +138,7 @@ def _become(name: str, arguments: Sequence[str]) -> None:
     process.set_name(name, arguments)
     process.hold_signals()
     process.raise_descriptor_limit()
+    process.calm_collector()
 
 
 def _open_log(name: str, hostname: str, chosen: Options, debug: int, loop: Loop) -> None:
