@@ -34,6 +34,7 @@ class PidFile:
         self._path = path
         self._lock_path = lock_path
         self._fd = -1
+        self._written: os.stat_result | None = None
 
     def acquire(self) -> None:
         """Take the lock and write our pid.
@@ -62,24 +63,29 @@ class PidFile:
         self._write_pid()
 
     def release(self) -> None:
-        """Remove both files and give the lock back, if we hold it."""
+        """Give the lock back, if we hold it, and remove what is still our own of the two files.
+
+        A file that another process has put in place meanwhile stays.
+        """
         if self._fd < 0:
             return
-        for path in (self._path, self._lock_path):
+        # Removed before it is unlocked: a daemon that starts now makes a new one.
+        for path, ours in ((self._path, self._written), (self._lock_path, os.fstat(self._fd))):
             with contextlib.suppress(OSError):
-                # Removed before it is unlocked: a daemon that starts now makes a new one.
-                os.unlink(path)
+                if ours and os.path.samestat(os.stat(path, follow_symlinks=False), ours):
+                    os.unlink(path)
         os.close(self._fd)
         self._fd = -1
 
     def _write_pid(self) -> None:
         text = f"{os.getpid()}\n"
         try:
-            if files.read_text(self._path) == text:
-                return
+            same = files.read_text(self._path) == text
         except OSError:
-            pass  # absent, or no regular file: it is replaced
-        files.write_atomic(self._path, text)
+            same = False  # absent, or no regular file: it is replaced
+        if not same:
+            files.write_atomic(self._path, text)
+        self._written = os.stat(self._path, follow_symlinks=False)
 
     def _lock(self) -> int:
         """Return a descriptor of the locked file, our pid in it. Raises StartError, OSError."""

@@ -111,6 +111,16 @@ def test_what_was_removed_is_put_back(place, pidfile):
     assert os.stat(names(place)[0]).st_ino == before
 
 
+@pytest.mark.parametrize("name", ["d.pid", "d.lock"])
+def test_what_another_process_has_put_in_place_stays(place, pidfile, name):
+    pidfile.acquire()
+    (place / "new").write_text("1\n")
+    (place / "new").replace(place / name)
+    pidfile.release()
+    assert os.listdir(place) == [name]
+    assert (place / name).read_text() == "1\n"
+
+
 def test_before_the_start_and_after_the_end_nothing_is_put_back(place, pidfile):
     pidfile.keep()
     assert os.listdir(place) == []
