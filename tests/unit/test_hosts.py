@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -25,8 +26,14 @@ fd00::3 controller-0
 
 
 @pytest.fixture
-def path(tmp_path):
-    file = tmp_path / "hosts"
+def directory(fs):
+    """A file system in memory: nothing of this machine's own is read."""
+    return Path(fs.create_dir("/etc").path)
+
+
+@pytest.fixture
+def path(directory):
+    file = directory / "hosts"
     file.write_text(TEXT)
     return file
 
@@ -53,8 +60,8 @@ def test_an_unknown_name_has_no_address(path):
     assert HostsFile(str(path)).lookup("floating") == []
 
 
-def test_a_numeric_address_needs_no_look_up(tmp_path):
-    file = HostsFile(str(tmp_path / "missing"))
+def test_a_numeric_address_needs_no_look_up(directory):
+    file = HostsFile(str(directory / "missing"))
     assert file.lookup("10.0.0.1") == ["10.0.0.1"]
     assert file.lookup("FD00::0001") == ["fd00::1"]
 
@@ -73,8 +80,8 @@ def test_a_touched_file_with_the_same_names_is_no_change(path):
     assert not file.reload_if_changed()
 
 
-def test_a_file_that_appears_and_goes(tmp_path):
-    path = tmp_path / "hosts"
+def test_a_file_that_appears_and_goes(directory):
+    path = directory / "hosts"
     file = HostsFile(str(path))
     assert file.lookup("controller") == []
     path.write_text(TEXT)
@@ -163,8 +170,8 @@ def test_a_fifo_in_its_place_does_not_block(tmp_path, caplog):
     assert "not a regular file" in caplog.text
 
 
-def test_a_file_of_any_size_is_read_within_bounds(tmp_path, caplog):
-    path = tmp_path / "hosts"
+def test_a_file_of_any_size_is_read_within_bounds(directory, caplog):
+    path = directory / "hosts"
     path.write_text("10.0.0.1 controller\n" * 100_000)
     assert HostsFile(str(path)).lookup("controller") == []
     assert "too large" in caplog.text
@@ -198,14 +205,22 @@ def test_else_it_is_that_of_the_management_interface(path, monkeypatch):
     assert HostsFile(str(path)).own_address("unnamed", "mgmt0") == "192.168.204.50"
 
 
-def test_else_it_is_the_names_loopback_one(path):
-    file = HostsFile(str(path))
+@pytest.fixture
+def real_path(tmp_path):
+    """A file on the disk, for what asks the kernel too: that knows no file system in memory."""
+    file = tmp_path / "hosts"
+    file.write_text(TEXT)
+    return file
+
+
+def test_else_it_is_the_names_loopback_one(real_path):
+    file = HostsFile(str(real_path))
     assert file.own_address("compute-0") == "127.0.1.1"
     assert file.own_address("compute-0", "nosuchif0") == "127.0.1.1"
 
 
-def test_else_there_is_none_yet(path):
-    assert HostsFile(str(path)).own_address("unnamed", "nosuchif0") is None
+def test_else_there_is_none_yet(real_path):
+    assert HostsFile(str(real_path)).own_address("unnamed", "nosuchif0") is None
 
 
 def test_a_numeric_hostname_is_its_own_address(path):
