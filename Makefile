@@ -20,7 +20,7 @@ SOURCES := $(shell find guestmtce -name '*.py')
 PACKAGED := guestmtce bin guest init.d systemd pmon.d ocf etc rpm debian packaging contrib sm docs \
 	Makefile VERSION README.md CHANGELOG.md LICENSE pyproject.toml
 SCRIPTS := .ci/run init.d/* ocf/guestAgent guest/guest-client.init guest/samples/*.sh \
-	packaging/maintain.sh packaging/*.p*
+	packaging/maintain.sh packaging/*.pre* packaging/*.post*
 
 # $(call put,MODE,FILE,NAME): install FILE as NAME, its directory made if need be.
 put = umask 022; install -D -m $(1) $(2) "$(DESTDIR)$(3)"
