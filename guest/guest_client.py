@@ -1117,9 +1117,11 @@ def run_program(argv: Sequence[str]) -> Callable[[], None]:
         for descriptor in map(int, os.listdir("/proc/self/fd")):
             with contextlib.suppress(OSError):
                 os.set_inheritable(descriptor, descriptor <= STDERR_FILENO)
-        # Python ignores these two; a program expects them as they are everywhere.
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
+        # Python ignores two of them, and whoever started the client perhaps more (a shell's `&`
+        # ignores SIGINT and SIGQUIT); a program expects them as they are everywhere.
+        for number in range(1, signal.NSIG):
+            if signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
         os.execv(argv[0], list(argv))  # noqa: S606 - the guest's owner named the program
 
     return become
