@@ -1120,7 +1120,7 @@ def run_program(argv: Sequence[str]) -> Callable[[], None]:
         # Python ignores two of them, and whoever started the client perhaps more (a shell's `&`
         # ignores SIGINT and SIGQUIT); a program expects them as they are everywhere.
         for number in range(1, signal.NSIG):
-            if signal.getsignal(number) is signal.SIG_IGN:
+            with contextlib.suppress(OSError, ValueError):  # some cannot be set
                 signal.signal(number, signal.SIG_DFL)
         os.execv(argv[0], list(argv))  # noqa: S606 - the guest's owner named the program
 
