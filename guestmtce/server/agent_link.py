@@ -18,7 +18,7 @@ from guestmtce.core.shared.errors import PeerError, ProtocolError, StartError, U
 from guestmtce.core.shared.inbox import Receipt, Verdict
 from guestmtce.core.shared.limits import EveryNth
 from guestmtce.core.shared.mtc_message import MtcMessage, Ready, Record
-from guestmtce.core.shared.owed import TOPICS, Topic
+from guestmtce.core.shared.owed import TOPICS, Debt, Topic
 from guestmtce.core.shared.settings import ServerSettings
 from guestmtce.core.shared.stamp import Stamp, read_loopback
 from guestmtce.core.shared.text import printable
@@ -48,7 +48,8 @@ class AgentLink:
 
     `handlers` says what each command does; a handler may raise PeerError for a message that
     lacks something, which costs that message only. `on_new_agent()` is called when another
-    process plays guestAgent, `on_flush()` after something was sent or acknowledged. `epoch`
+    process plays guestAgent, `on_flush()` after something was sent or acknowledged,
+    `on_order(order, queued)` when an order was: as held, or for good. `epoch`
     numbers this process; None turns acknowledging off, and `role` is None then.
     """
 
@@ -64,10 +65,11 @@ class AgentLink:
         epoch: int | None = None,
         on_new_agent: Callable[[], object] = lambda: None,
         on_flush: Callable[[], object] = lambda: None,
+        on_order: Callable[[Debt, bool], object] = lambda _order, _queued: None,
     ) -> None:
         self.intake = Intake(log, "datagram")
         self.spoken = False
-        self.role = None if epoch is None else Role(epoch, self._wake)
+        self.role = None if epoch is None else Role(epoch, self._wake, on_order)
         self._on_new_agent = on_new_agent
         self._on_flush = on_flush
         self._loop = loop

@@ -16,7 +16,7 @@ from typing import Any
 from guestmtce.core.server.guest_protocol import CHALLENGE_LIMIT
 from guestmtce.core.server.worker import Worker
 from guestmtce.core.shared.errors import PeerError
-from guestmtce.core.shared.history import Entry, Past
+from guestmtce.core.shared.history import Entry, Past, What
 from guestmtce.core.shared.mtc_message import (
     Ask,
     HostState,
@@ -25,7 +25,7 @@ from guestmtce.core.shared.mtc_message import (
     Record,
     VoteAnswer,
 )
-from guestmtce.core.shared.owed import Topic
+from guestmtce.core.shared.owed import Debt, Topic
 from guestmtce.core.shared.settings import ServerSettings, management_interface
 from guestmtce.core.shared.stamp import EPOCH_LIMIT, Stamp
 from guestmtce.core.shared.text import printable
@@ -104,6 +104,7 @@ class GuestServer:
             epoch=1 + secrets.randbelow(EPOCH_LIMIT - 1) if settings.acknowledge else None,
             on_new_agent=self._new_agent,
             on_flush=self._on_flush,
+            on_order=self._note_acknowledged,
         )
         self.worker.illness_owed = self.link.illness_owed
         self._telling = Telling(loop, hostname, self.link, self.channels)
@@ -395,6 +396,15 @@ class GuestServer:
                 return {"error": "no such instance"}
             return {"instance": {"uuid": uuid, "host": self.hostname, "history": history}}
         return {"instance": channel.for_operator(whole=True)}
+
+    def _note_acknowledged(self, order: Debt, queued: bool) -> None:
+        """Remember what became of what was reported of an instance."""
+        uuid, topic = order.key
+        channel = self.channels.get(uuid)
+        if channel is not None:
+            became = "held for the VIM by" if queued else "settled by"
+            where = self.link.destination
+            channel.instance.memory.add(What.ACKNOWLEDGED, f"{topic.value} {became} {where}")
 
     def _note_entry(self, uuid: str, entry: Entry) -> None:
         """Pass what an instance remembers on to the file, and to whoever follows."""

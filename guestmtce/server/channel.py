@@ -134,6 +134,10 @@ class Channel:
     def _received(self, data: bytes) -> None:
         self.instance.received(data)
 
+    def stuck(self) -> bool:
+        """Whether what was sent still waits for the guest to read."""
+        return self._stream is not None and self._stream.queued_bytes > 0
+
     def read(self, wanted: bool) -> None:
         """Read from the channel, or let the guest wait."""
         if self._stream is not None:

@@ -145,6 +145,8 @@ class RecordingPort:
         self.attempts: list[float] = []
         self.open = False
         self.reads = True
+        # Whether the guest does not read.
+        self.full = False
         self.forgotten = False
         self.droppable: list[bool] = []
 
@@ -176,6 +178,9 @@ class RecordingPort:
     def read(self, wanted: bool) -> None:
         assert self.open, "nothing to read from"
         self.reads = wanted
+
+    def stuck(self) -> bool:
+        return self.full
 
     def disconnect(self) -> None:
         self.reads = True

@@ -92,8 +92,8 @@ def test_a_vote(ready):
     )
     ready.deliver()
     assert story(ready)[-3:] == [
-        "asked: instance vote pause, 3 s to answer",
-        "answered: pause: reject (busy[2J)",
+        "asked: revocable pause, 3 s to answer",
+        "answered: revocable pause: reject, busy[2J",
         "told: answer to pause: reject (busy[2J): taken",
     ]
     assert len(ready.port.told_why) == 3

@@ -208,11 +208,11 @@ def test_a_loss_says_how_long_the_guest_was_silent_and_what_it_had_said():
     rig.advance(1)
     rig.answer("unhealthy", "reboot", log_msg="fan broken")
     rig.advance(3)
-    assert rig.port.whys[-1] == "silent for 3.0 s, 2 misses; it had said: fan broken"
+    assert rig.port.whys[-1] == "no answer for 3.0 s, 2 misses; it had said: fan broken"
     rig.say(init())
     rig.advance(2)
     rig.advance(60)
-    assert rig.port.whys[-1].startswith("silent for 2.0 s, 2 misses")
+    assert rig.port.whys[-1].startswith("no answer for 2.0 s, 2 misses")
 
 
 def test_the_reason_of_an_exit_is_kept():

@@ -65,30 +65,31 @@ def test_an_operator_sees_milliseconds():
 
 def test_exchanges_say_direction_type_and_time():
     exchanges = Exchanges()
-    exchanges.add(1.0, "> challenge")
-    exchanges.add(1.0126, "< challenge_response", 0.0126)
-    exchanges.add(2.0, "< challenge_response late")
-    assert exchanges.for_operator() == [
-        {"at": 1.0, "what": "> challenge", "ms": None},
-        {"at": 1.013, "what": "< challenge_response", "ms": 12.6},
-        {"at": 2.0, "what": "< challenge_response late", "ms": None},
+    exchanges.keep(1.0)
+    exchanges.keep((1.0126, "< challenge_response", 0.0126))
+    exchanges.keep((2.0, "< challenge_response, late", None))
+    assert [exchange.for_operator() for exchange in exchanges.told(ahead=100.0)] == [
+        {"at": 101.0, "what": "> challenge", "ms": None},
+        {"at": 101.013, "what": "< challenge_response", "ms": 12.6},
+        {"at": 102.0, "what": "< challenge_response, late", "ms": None},
     ]
     for number in range(EXCHANGES * 2):
-        exchanges.add(float(number), "> challenge")
-    assert len(list(exchanges)) == EXCHANGES
+        exchanges.keep(float(number))
+    assert len(exchanges.told(ahead=0.0)) == EXCHANGES
 
 
-@pytest.mark.parametrize("length", [0, 20, 32, 100, 500])
-def test_a_full_memory_of_one_instance_is_within_16_kib(length):
+@pytest.mark.parametrize("filling", ["x", "é", "雪", "\N{SLEEPING FACE}"])
+@pytest.mark.parametrize("length", [0, 12, 20, 32, 100, 500])
+def test_a_full_memory_of_one_instance_is_within_16_kib(length, filling):
     """The bound that the memory of 10,000 instances is planned with, however long the texts."""
     history, exchanges = History(Wall()), Exchanges()
     for number in range(ENTRIES * 2):
-        history.add(What.ANSWERED, "x" * length + str(number)[:length])
+        history.add(What.ANSWERED, filling * length + str(number)[:length])
     for number in range(EXCHANGES * 2):
-        exchanges.add(1_700_000_000.0 + number, "< challenge_response", 0.01 + number)
-    assert len(history) == ENTRIES or length > 20
+        exchanges.keep((1_700_000_000.0 + number, "< challenge_response", 0.01 + number))
+    assert len(history) == ENTRIES or length > 20 or filling != "x"
     entries = sum(map(sys.getsizeof, (part for entry in history for part in (entry, *entry[::2]))))
-    messages = len(list(exchanges)) * (sys.getsizeof((1, 2, 3)) + 2 * sys.getsizeof(1.5))
+    messages = len(exchanges.told(0.0)) * (sys.getsizeof((1, 2, 3)) + 2 * sys.getsizeof(1.5))
     rings = 2 * sys.getsizeof(deque([0] * ENTRIES))
     assert entries + messages + rings <= 16 * 1024
 

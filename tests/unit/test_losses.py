@@ -84,6 +84,19 @@ def test_a_loss_is_repeated_until_it_is_told(server, lost):
     assert agent.heard("LOSS") == []
 
 
+def test_what_became_of_a_loss_is_remembered(server, lost):
+    _guest, agent = lost
+    loss = agent.heard("LOSS")[0]
+    for held in (True, True, False):
+        agent.acknowledge(loss, queued=held)
+    server.loop.advance(1)
+    entries = server.app.commands()["show"]({"uuid": UUID})["instance"]["history"]
+    assert [each["detail"] for each in entries if each["what"] == "acknowledged"] == [
+        f"loss held for the VIM by {server.app.link.destination}",
+        f"loss settled by {server.app.link.destination}",
+    ]
+
+
 def test_what_is_owed_is_saved_for_ourselves_alone(server, lost):
     _guest, agent = lost
     path = server.root / LOSSES_FILE.lstrip("/")

@@ -46,10 +46,9 @@ def test_a_life_without_trouble():
 def test_a_loss_says_how_long_it_was_silent_and_whether_it_is_told(rig, told):
     rig = rig().beat()
     rig.advance(5)
-    assert remembered(rig)[-3:] == [
-        ("miss", "1 of 2"),
-        ("stopped", ""),
-        ("loss", f"silent for 3.0 s, 2 misses; {told}"),
+    assert remembered(rig)[-2:] == [
+        ("miss", "1 of 2; last good answer 2.0 s ago (0 ms)"),
+        ("loss", f"no answer for 3.0 s, 2 misses; {told}"),
     ]
     lost_at = rig.instance.memory.history.last(What.LOSS).at
     rig.advance(60)
@@ -87,25 +86,128 @@ def test_an_illness_is_told_once_with_the_guest_s_own_text():
     assert condition(rig) == ("ok", "")
 
 
-@pytest.mark.parametrize(
-    ("vote", "told"),
-    [("accept", "revocable pause: accept, fine"), ("reject", "revocable pause: reject, fine")],
-)
-def test_a_vote_with_its_answer_and_reason(vote, told):
-    rig = Rig().beat()
-    rig.vote("pause")
-    rig.say(action_response("pause", "revocable", vote, "fine"))
-    assert remembered(rig)[-2:] == [("asked", "revocable pause, 9 s"), ("answered", told)]
+# How a vote or notify can end, each with what is remembered of it last.
+ENDS = {
+    "accepted": (
+        lambda rig: rig.say(action_response("pause", "revocable", "accept", "fine")),
+        ("answered", "revocable pause: accept, fine"),
+    ),
+    "rejected": (
+        lambda rig: rig.say(action_response("pause", "revocable", "reject", "busy\x1b[2J")),
+        ("answered", "revocable pause: reject, busy[2J"),
+    ),
+    "rejected without a reason": (
+        lambda rig: rig.say(action_response("pause", "revocable", "reject")),
+        ("answered", "revocable pause: reject"),
+    ),
+    "in error": (
+        lambda rig: rig.say(action_response("pause", "revocable", "error", "no script")),
+        ("answered", "revocable pause: error, no script"),
+    ),
+    "expired": (
+        lambda rig: rig.beats(10),
+        ("ended", "revocable pause: no answer in time, taken as accept"),
+    ),
+    "superseded": (
+        lambda rig: rig.notify("stop"),
+        ("ended", "revocable pause: superseded by irrevocable stop"),
+    ),
+    "client gone": (
+        lambda rig: (rig.say(leaving()), rig.advance(10)),
+        ("ended", "revocable pause: no answer in time, its client is gone, taken as accept"),
+    ),
+    "channel gone": (
+        lambda rig: (setattr(rig.port, "connects", Attempt.REFUSED), rig.instance.disconnected(),
+                     rig.advance(10)),
+        ("ended", "revocable pause: no answer in time, its channel is closed, taken as accept"),
+    ),
+    "deleted": (
+        lambda rig: rig.instance.delete(),
+        ("ended", "revocable pause: its instance is deleted"),
+    ),
+}  # fmt: skip
 
 
-def test_every_other_end_of_a_vote():
+@pytest.mark.parametrize("end", ENDS)
+def test_each_end_of_a_vote(end):
     rig = Rig().beat()
     rig.vote("pause")
-    rig.beats(10)
-    assert remembered(rig)[-1] == ("answered", "revocable pause: unanswered")
+    assert remembered(rig)[-1] == ("asked", "revocable pause, 9 s")
+    bring_about, told = ENDS[end]
+    bring_about(rig)
+    assert [each for each in remembered(rig) if each[0] in ("answered", "ended")] == [told]
+
+
+def test_a_vote_that_nobody_can_be_asked():
+    rig = Rig().beat()
     rig.say(leaving())
     rig.vote("stop")
-    assert remembered(rig)[-1] == ("answered", "revocable stop: closed, not heartbeating")
+    assert remembered(rig)[-2:] == [
+        ("asked", "revocable stop, 9 s"),
+        ("ended", "revocable stop: no client to ask, taken as accept"),
+    ]
+
+
+def test_a_notify_that_waits_for_a_guest_that_does_not_come_back():
+    rig = Rig().beat()
+    rig.say(leaving())
+    rig.notify("resume")
+    rig.advance(20)
+    assert ("ended", "irrevocable resume: no answer in time, its client is gone, "
+            "taken as complete") in remembered(rig)  # fmt: skip
+
+
+# How an instance can be lost: what the guest does instead of answering.
+LOSSES = {
+    "no answer for 3.0 s": lambda _rig: None,
+    "wrong answers only for 3.0 s": lambda rig: rig.say(answer(5)),
+    "late answers only for 3.0 s": lambda rig: rig.say(answer(rig.challenge - 1)),
+    "it does not read its channel for 3.0 s": lambda rig: setattr(rig.port, "full", True),
+}
+
+
+@pytest.mark.parametrize("why", LOSSES)
+def test_each_kind_of_loss(why):
+    rig = Rig().beat()
+    for _ in range(3):
+        rig.advance(1)
+        LOSSES[why](rig)
+    assert remembered(rig)[-1] == ("loss", f"{why}, 2 misses; reported, action reboot")
+    assert rig.port.whys[-1] == f"{why}, 2 misses"
+
+
+def test_a_channel_that_closes_is_no_loss_and_says_so():
+    rig = Rig().beat()
+    rig.instance.disconnected()
+    rig.port.connects = Attempt.REFUSED
+    assert remembered(rig)[-2:] == [("closed", ""), ("stopped", "its channel closed")]
+
+
+def test_what_a_guest_did_before_its_last_good_answer_is_no_reason():
+    """A wrong answer that was made good is not why it is lost later."""
+    rig = Rig().beat()
+    rig.advance(1)
+    rig.say(answer(5))
+    rig.answer()
+    rig.advance(4)
+    assert remembered(rig)[-1][1].startswith("no answer for 3.0 s")
+
+
+def test_a_loss_puts_its_last_messages_into_the_log():
+    rig = Rig().beat()
+    rig.beats(20)
+    rig.instance.received(b"\n\x1b[2Jrubbish\n")
+    rig.advance(3)
+    (line,) = [note for note in rig.port.notes if note.startswith("lost; the last messages: ")]
+    messages = line.partition(": ")[2].split("; ")
+    assert len(messages) == 8
+    assert messages[-3:] == [
+        "3.0 s ago < refused: not_json",
+        "2.0 s ago > challenge",
+        "1.0 s ago > challenge",
+    ]
+    assert "3.0 s ago < challenge_response (0.0 ms)" in messages
+    assert line.isprintable()
 
 
 def test_a_pause_is_held_and_comes_back():
@@ -147,8 +249,9 @@ def test_the_last_messages_are_kept_with_their_times():
     rig.answer()
     rig.say(answer(rig.challenge))
     messages = [(exchange.what, exchange.secs) for exchange in rig.instance.memory.exchanges]
-    assert messages[:3] == [("< init", None), ("> challenge", None), ("< challenge_response", 0.0)]
-    assert messages[3:] == [
+    assert messages[:2] == [("< init", None), ("> init_ack", None)]
+    assert messages[2:4] == [("> challenge", None), ("< challenge_response", 0.0)]
+    assert messages[4:] == [
         ("> challenge", None),
         ("< challenge_response", 0.25),
         ("< challenge_response, unexpected", None),

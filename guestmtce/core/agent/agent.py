@@ -135,6 +135,12 @@ class Agent:
         instance.history.add(what, detail)
         self._why(instance, detail)
 
+    def end_ask(self, instance: Instance, why: str) -> None:
+        """Wait no longer for the answer to a vote or notify, if one is open."""
+        ask, instance.pending = instance.pending, None
+        if ask is not None:
+            self.note(instance, What.ENDED, f"{ask.notification} {ask.event}: {why}")
+
     def _why(self, instance: Instance, text: str) -> None:
         self.port.why(instance.uuid, f"{instance.uuid} on {instance.host.hostname}: {text}")
 
@@ -198,6 +204,7 @@ class Agent:
         """
         instance.history.add(What.MOVED, f"from {instance.host.hostname} to {host.hostname}")
         self.send_delete(instance.host, instance.uuid)
+        self.end_ask(instance, "its instance has moved")
         self.inventory.move_instance(instance, host)
         self.queue.withdraw(instance.uuid, Kind.ALARM, Kind.ACTION, reason="moved")
         self.set_reporting(instance, reporting, now)
@@ -206,6 +213,7 @@ class Agent:
     def delete_instance(self, instance: Instance) -> None:
         """Send DEL_INST and forget the instance; nothing more is told of it."""
         self.send_delete(instance.host, instance.uuid)
+        self.end_ask(instance, "its instance is deleted")
         self.queue.forget(instance.uuid)
         self.past.put(instance.uuid, instance.history)
         self.inventory.remove_instance(instance)

@@ -35,6 +35,7 @@ def audit(agent: Agent, host: Host, now: float) -> None:
     if host.reporting_told.is_over(now):
         agent.tell_host_reporting(host, now)
     _pay_owed(agent, host, now)
+    _end_asks(agent, host, now)
     query(agent, host)
 
 
@@ -43,6 +44,13 @@ def _pay_owed(agent: Agent, host: Host, now: float) -> None:
     for instance in host.instances.values():
         if instance.service_owed:
             agent.report_service(instance, now)
+
+
+def _end_asks(agent: Agent, host: Host, now: float) -> None:
+    """Note the votes and notifies whose time was over without an answer."""
+    for instance in host.instances.values():
+        if instance.pending is not None and now >= instance.pending.until:
+            agent.end_ask(instance, "no answer in time")
 
 
 def ask_vim(agent: Agent, host: Host, now: float) -> None:

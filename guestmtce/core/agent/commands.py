@@ -160,14 +160,15 @@ def _ask(agent: Agent, command: VimCommand, notification: Notification, now: flo
     if event is None:
         raise CommandError(400, Reason.INVALID_DATA, "no action")
     timeout = 0
-    instance.pending = None
+    asked = f"{notification} {event}"
+    agent.end_ask(instance, f"superseded by {asked}")
     agent.queue.withdraw(instance.uuid, Kind.ACTION, reason="superseded")
     if instance.heartbeating:
         timeout = instance.timeouts.of(event, notification)
         instance.pending = PendingAsk(event, notification, now + timeout)
-        agent.note(
-            instance, What.ASKED, f"{command.operation.value} {event}, {timeout} s to answer"
-        )
+        agent.note(instance, What.ASKED, f"{asked}, {timeout} s to answer")
+    else:
+        agent.note(instance, What.ENDED, f"{asked}: not heartbeating, nobody waits")
     if instance.heartbeating or _tells_what_happened(event, notification):
         expires = now + (timeout or POST_EVENT_SECS)
         agent.port.send(instance.host, _SENT_AS[notification], Ask(instance.uuid, event), expires)

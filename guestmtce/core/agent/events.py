@@ -245,12 +245,18 @@ def _on_vote(agent: Agent, heard: Heard, now: float) -> None:
     if pending is None or (pending.event, pending.notification) != (said.event, said.notification):
         raise Unneeded("no_vote")
     instance.pending = None
-    agent.note(instance, What.ANSWERED, f"{said.event}: {said.vote} ({said.reason})")
-    if now >= pending.until:
+    late = now >= pending.until
+    agent.note(instance, What.ANSWERED, _answer_in_words(said, late=late))
+    if late:
         raise Unneeded("late_vote")
     agent.events[Kind.ACTION.value] += 1
     answer = guest_answer(said)
     agent.queue.put(instance.uuid, Kind.ACTION, now, answer, pending.until, on_over=heard.on_over)
+
+
+def _answer_in_words(said: VoteAnswer, *, late: bool) -> str:
+    reason = f", {said.reason}" if said.reason else ""
+    return f"{said.notification} {said.event}: {said.vote}{reason}{', too late' * late}"
 
 
 def _on_answer(agent: Agent, heard: Heard, now: float) -> None:

@@ -35,7 +35,7 @@ from collections import deque
 from guestmtce.core.server.alarms import Alarm, Alarms
 from guestmtce.core.server.guest_protocol import ChallengeResponse, Exit, Init, Terms, Writer
 from guestmtce.core.server.machine import Handler, Machine, Port, Row, Symbol, TimerName, belong
-from guestmtce.core.server.memory import Memory
+from guestmtce.core.server.memory import LATE, UNEXPECTED, WRONG, Memory
 from guestmtce.core.server.worker import Worker
 from guestmtce.core.shared.history import What
 from guestmtce.core.shared.mtc_message import InstanceInformation, Loss
@@ -185,17 +185,18 @@ class Heartbeat(Machine[HeartbeatState]):
         """Judge an answer to a challenge; True if it answered the newest one in time."""
         if self.state is not HeartbeatState.WAITING_RESPONSE:
             self.worker.stats.unexpected_responses += 1
-            self.memory.message("< challenge_response, unexpected")
+            self.memory.message(UNEXPECTED)
             return False
         if message.number == self.challenges[-1]:
             healthy = message.health is Health.HEALTHY
-            secs = self.worker.clock() - self._challenge_sent_at
+            now = self.worker.clock()
+            secs = now - self._challenge_sent_at
             self.worker.stats.on_response(secs)
-            self.memory.answered(_RESPONSES[healthy], secs)
+            self.memory.answered(now, secs, healthy)
             self.step(Input.HEALTHY if healthy else Input.UNHEALTHY, message)
             return True
         late = message.number in self.challenges
-        self.memory.message(_OTHER_RESPONSES[late])
+        self.memory.message(LATE if late else WRONG)
         self.step(Input.LATE if late else Input.WRONG, message)
         return False
 
@@ -211,8 +212,8 @@ class Heartbeat(Machine[HeartbeatState]):
         """Send a new challenge; the interval runs from it."""
         number = self.worker.random_number()
         self.challenges.append(number)
-        self._challenge_sent_at = self.worker.clock()
-        self.memory.message("> challenge")
+        self._challenge_sent_at = now = self.worker.clock()
+        self.memory.challenged(now)
         self.port.send(self.writer.challenge(number), droppable=True)
         self.port.start_timer(TimerName.TICK, self.interval)
 
@@ -226,6 +227,7 @@ class Heartbeat(Machine[HeartbeatState]):
         self._forget_alarms()
         self.writer.invocation_id = init.invocation_id
         self.memory.add(What.INIT, _in_words(self.terms))
+        self.memory.message("> init_ack")
         self.port.send(self.writer.init_ack())
         self._challenge()
 
@@ -320,7 +322,8 @@ class Heartbeat(Machine[HeartbeatState]):
     def _miss(self, _argument: object) -> None:
         self._count_miss()
         most = self.worker.settings.hbs_failure_threshold + 1
-        self.memory.add(What.MISS, f"{self.misses} of {most}")
+        before = self.memory.last_good() if self.misses == 1 else ""
+        self.memory.add(What.MISS, f"{self.misses} of {most}{before}")
         self.port.note("miss %d of %d", self.misses, most)
         self._challenge()
 
@@ -334,13 +337,18 @@ class Heartbeat(Machine[HeartbeatState]):
         self._count_miss()
         self.failures += 1
         self.worker.stats.losses += 1
-        why = f"silent for {self.worker.clock() - self.heard_at:.1f} s, {self.misses} misses"
-        if self.reason:
-            why += f"; it had said: {self.reason}"
-        self._stop()
+        why = self._how_silent()
+        self._end_beats(why="lost")
         self.memory.add(What.LOSS, f"{why}; {self._whether_told()}")
+        self.port.note("lost; the last messages: %s", self.memory.last_messages())
         if self._reports:
             self.alarms.put(Alarm(Command.HEARTBEAT_LOSS, None, why))
+
+    def _how_silent(self) -> str:
+        """Return what came in place of a good answer, for how long, and what it had said before."""
+        silence = "it does not read its channel" if self.port.stuck() else self.memory.silence()
+        why = f"{silence} for {self.worker.clock() - self.heard_at:.1f} s, {self.misses} misses"
+        return f"{why}; it had said: {self.reason}" if self.reason else why
 
     def _whether_told(self) -> str:
         """Return what becomes of a loss at guestAgent, for people."""
@@ -356,11 +364,15 @@ class Heartbeat(Machine[HeartbeatState]):
 
     def _stop(self, _argument: object = None, why: str = "") -> None:
         """Into waiting_init: no challenges; STOPPED if it was heartbeating."""
+        if self.heartbeating:
+            self.memory.add(What.STOPPED, why)
+        self._end_beats(why)
+
+    def _end_beats(self, why: str) -> None:
         self._answered_since = None
         self._forget_alarms()
         if self.heartbeating:
             self._told_terms = None
-            self.memory.add(What.STOPPED, why)
             self.port.cancel_timer(TimerName.GRACE)
             self.port.report(Command.HEARTBEAT_STOPPED, self.information(), why)
 
@@ -411,10 +423,6 @@ class Heartbeat(Machine[HeartbeatState]):
         self._forget_alarms()
         self._told_terms = None
         self.port.cancel_timer(TimerName.GRACE)
-
-
-_RESPONSES = {True: "< challenge_response", False: "< challenge_response, unhealthy"}
-_OTHER_RESPONSES = {True: "< challenge_response, late", False: "< challenge_response, wrong number"}
 
 
 def _in_words(terms: Terms) -> str:

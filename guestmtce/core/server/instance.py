@@ -144,7 +144,9 @@ class Instance:
         """A bad message costs its sender: count, tell the operator, nack where that is owed."""
         self._worker.stats.bad_messages[error.reason] += 1
         self._port.bad_message(error.reason, line)
+        self.memory.message(f"< refused: {error.reason}")
         if error.answer is not None:
+            self.memory.message("> nack")
             self._port.send(self._writer.nack(error.answer))
 
     def timer_rang(self, name: TimerName, late: float = 0.0) -> None:
@@ -207,7 +209,7 @@ class Instance:
         memory = self.memory
         remembered = {
             "history": memory.history.for_operator(),
-            "exchanges": memory.exchanges.for_operator(),
+            "exchanges": [exchange.for_operator() for exchange in memory.exchanges],
         }
         return {**self.for_operator(), **remembered}
 

@@ -64,6 +64,9 @@ class Port(Protocol):
     def cancel_timer(self, name: TimerName) -> object:
         """Stop that timer, if it runs."""
 
+    def stuck(self) -> bool:
+        """Whether what was sent still waits, because the guest does not read."""
+
     def report(self, command: Command, record: Record, why: str = "") -> object:
         """Tell guestAgent; `why` is for the operator, and may hold guest text: escape it."""
 

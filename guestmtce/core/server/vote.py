@@ -131,6 +131,7 @@ class Vote(Machine[VoteState]):
         before = self.open_ask
         if before is not None:
             self.worker.stats.votes["superseded"] += 1
+            self._remember_end(before, f"superseded by {ask.notification} {ask.event}")
             self.port.note("%s %s superseded by %s", before.notification, before.event, ask.event)
         self._ask = ask
         self._heartbeat.memory.add(What.ASKED, f"{ask.notification} {ask.event}, {ask.secs} s")
@@ -180,10 +181,12 @@ class Vote(Machine[VoteState]):
 
     def _close_at_once(self, _argument: object) -> None:
         """There is nobody to ask: consent, and say why."""
-        self._end("closed", _CONSENT[self._ask.notification], NOT_HEARTBEATING)
+        self._consent("closed", "no client to ask", NOT_HEARTBEATING)
 
     def _answer(self, message: ActionResponse) -> None:
-        vote = message.vote or VoteResult.UNKNOWN
+        ask, vote = self._ask, message.vote or VoteResult.UNKNOWN
+        reason = f", {message.log_msg}" if message.log_msg else ""
+        self._heartbeat.memory.add(What.ANSWERED, f"{ask.notification} {ask.event}: {vote}{reason}")
         self._end(str(vote), vote, message.log_msg)
 
     def _drop(self, message: ActionResponse) -> None:
@@ -191,14 +194,28 @@ class Vote(Machine[VoteState]):
         self.port.note("an answer to a vote that is not open, dropped (event %s)", message.event)
 
     def _time_out(self, _argument: object) -> None:
-        self._end("unanswered", _CONSENT[self._ask.notification], "")
+        self._consent("unanswered", f"no answer in time{self._absence()}", "")
+
+    def _absence(self) -> str:
+        """Return why a guest could not answer, for people; "" if it could."""
+        if not self._connection.connected:
+            return ", its channel is closed"
+        return "" if self._heartbeat.initialized else ", its client is gone"
+
+    def _consent(self, result: str, end: str, reason: str) -> None:
+        """End the ask as if the guest agreed."""
+        vote = _CONSENT[self._ask.notification]
+        self._remember_end(self._ask, f"{end}, taken as {vote}")
+        self._end(result, vote, reason)
+
+    def _remember_end(self, ask: OpenAsk, end: str) -> None:
+        """Remember that an ask ended without an answer."""
+        self._heartbeat.memory.add(What.ENDED, f"{ask.notification} {ask.event}: {end}")
 
     def _end(self, result: str, vote: VoteResult, reason: str) -> None:
         """Report what came of the ask, after what it does to the heartbeat."""
         ask = self._ask
         self.worker.stats.votes[result] += 1
-        outcome = f"{ask.notification} {ask.event}: {result}"
-        self._heartbeat.memory.add(What.ANSWERED, f"{outcome}, {reason}" if reason else outcome)
         if ask.notification is Notification.IRREVOCABLE:
             if ask.event is Event.PAUSE:
                 self._heartbeat.step(heartbeat.Input.PAUSED)
@@ -218,6 +235,7 @@ class Vote(Machine[VoteState]):
 
     def _delete(self, _argument: object) -> None:
         self.worker.stats.votes["deleted"] += 1
+        self._remember_end(self._ask, "its instance is deleted")
 
 
 _NONE = VoteState.NONE

@@ -85,13 +85,20 @@ class Role:
     """One peer, whatever process plays it. `epoch` is ours (1 ... 2**31 - 1, random).
 
     `poll` returns what to send: call it at `wake_at`, and after each input or when `on_output`
-    is called, whenever there is something new.
+    is called, whenever there is something new. `on_order(order, queued)` is called when an order
+    of ours is acknowledged: as held, or for good.
     """
 
-    def __init__(self, epoch: int, on_output: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        epoch: int,
+        on_output: Callable[[], object] = lambda: None,
+        on_order: Callable[[Debt, bool], object] = lambda _order, _queued: None,
+    ) -> None:
         self.counts: Counter[str] = Counter()
         self.epoch = epoch
         self._on_output = on_output
+        self._on_order = on_order
         self.peer_epoch: int | None = None
         self._seq = 0
         self._debts = Debts()
@@ -344,7 +351,7 @@ class Role:
         self._proven_until = now + PROVEN_SECS
         self._heard_at = now
         if said.ack:
-            self._debts.acknowledged(said.ack, now, queued=said.queued)
+            self._settle_debt(said.ack, now, queued=said.queued)
         else:
             self._candidate = None
         if self._candidate is None:
@@ -352,10 +359,15 @@ class Role:
         if renewed or not was_proven:
             self._debts.all_due(now, other_life=renewed)
 
+    def _settle_debt(self, seq: int, now: float, *, queued: bool) -> None:
+        debt = self._debts.acknowledged(seq, now, queued=queued)
+        if debt is not None and debt.is_order:
+            self._on_order(debt, queued)
+
     def _acknowledged_by_another_life(self, said: Acknowledgement, now: float) -> None:
         """What an earlier life has done for good is done; whatever else it said died with it."""
         if said.ack and not said.queued and self._debts.orders_at(said.ack):
-            self._debts.acknowledged(said.ack, now, queued=False)
+            self._settle_debt(said.ack, now, queued=False)
         self._is_of_present_life(said.epoch, now)
 
     def _is_of_present_life(self, epoch: int, now: float) -> bool:

@@ -12,9 +12,10 @@ are never compared with one another by a state machine.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional, Union
 
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Word
@@ -22,8 +23,8 @@ from guestmtce.core.shared.vocabulary import Word
 ENTRIES = 64
 EXCHANGES = 32
 DETAIL_LIMIT = 240
-# Characters of all details together: what holds an instance's memory to its 16 KiB.
-TEXT_LIMIT = 2048
+# Bytes that the details of one instance take together: what holds its memory to its 16 KiB.
+TEXT_BYTES = 4608
 PAST_INSTANCES = 1000
 
 
@@ -44,9 +45,11 @@ class What(Word):
     EXIT = "exit"
     ASKED = "asked"
     ANSWERED = "answered"
+    ENDED = "ended"  # an ask, without an answer
     HELD = "held"
     REPORTING = "reporting"
     REFUSED = "refused"
+    ACKNOWLEDGED = "acknowledged"
     # guestAgent's: what a guestServer said, and what the VIM was told of it.
     RECEIVED = "received"
     QUEUED = "queued"
@@ -104,9 +107,9 @@ class History:
 
     def _keep(self, entry: Entry) -> None:
         self._entries.append(entry)
-        self._text += len(entry.detail)
-        while len(self._entries) > ENTRIES or self._text > TEXT_LIMIT:
-            self._text -= len(self._entries.popleft().detail)
+        self._text += sys.getsizeof(entry.detail)
+        while len(self._entries) > ENTRIES or self._text > TEXT_BYTES:
+            self._text -= sys.getsizeof(self._entries.popleft().detail)
 
     def last(self, *kinds: What) -> Entry | None:
         """Return the newest entry of these kinds."""
@@ -158,10 +161,10 @@ class Past:
 
 
 class Exchange(NamedTuple):
-    """One message on the channel.
+    """One message on the channel, as it is told: when (wall clock), which, how long it took.
 
     `what` is its direction and type, and what was odd about it: `> challenge`,
-    `< challenge_response late`. `secs` is how long the guest took, for an answer that matched.
+    `< challenge_response, late`. `secs` is how long the guest took, for an answer that matched.
     """
 
     at: float
@@ -174,21 +177,31 @@ class Exchange(NamedTuple):
         return {"at": round(self.at, 3), "what": self.what, "ms": took}
 
 
-class Exchanges:
-    """The last messages on one channel: two appends a heartbeat, of texts that are constants."""
+CHALLENGE = "> challenge"
 
-    __slots__ = ("_ring",)
+# What is kept of a message: of a challenge the time alone, of others what an `Exchange` has.
+Kept = Union[float, tuple[float, str, Optional[float]]]
+
+
+class Exchanges:
+    """The last messages on one channel.
+
+    Two of them make a heartbeat, so what is kept is what costs least: times are the monotonic
+    clock's, which the heartbeat has read anyway; they become the wall clock's, and the rest
+    becomes text, when somebody asks. `keep(message)` is the ring's own `append`.
+    """
+
+    __slots__ = ("_ring", "keep")
 
     def __init__(self) -> None:
-        self._ring: deque[tuple[float, str, float | None]] = deque(maxlen=EXCHANGES)
+        self._ring: deque[Kept] = deque(maxlen=EXCHANGES)
+        self.keep: Callable[[Kept], None] = self._ring.append
 
-    def __iter__(self) -> Iterator[Exchange]:
-        return map(Exchange._make, self._ring)
-
-    def add(self, at: float, what: str, secs: float | None = None) -> None:
-        """Remember a message; `at` is the wall clock's."""
-        self._ring.append((at, what, secs))
-
-    def for_operator(self) -> list[dict[str, Any]]:
-        """Return the messages, oldest first."""
-        return [exchange.for_operator() for exchange in self]
+    def told(self, ahead: float) -> list[Exchange]:
+        """Return the messages, oldest first; the wall clock is `ahead` seconds ahead of ours."""
+        return [
+            Exchange(kept[0] + ahead, kept[1], kept[2])
+            if isinstance(kept, tuple)
+            else Exchange(kept + ahead, CHALLENGE)
+            for kept in self._ring
+        ]

@@ -132,16 +132,21 @@ class Debts:
             if not debt.is_order:
                 self.drop(debt.key)
 
-    def acknowledged(self, seq: int, now: float, *, queued: bool) -> None:
-        """Message `seq` arrived; if it is only held there, it is said again later."""
+    def acknowledged(self, seq: int, now: float, *, queued: bool) -> Debt | None:
+        """Message `seq` arrived; if it is only held there, it is said again later.
+
+        Returns the debt if that is news of it.
+        """
         debt = self._by_seq.get(seq)
         if debt is None:
-            return
+            return None
+        is_news = not (queued and debt.queued)
         if queued:
             debt.queued = True
             self._schedule(debt, now + QUEUED_SECS)
         else:
             self.drop(debt.key)
+        return debt if is_news else None
 
     def orders_at(self, seq: int) -> bool:
         """Whether message `seq` is an order that is owed."""
