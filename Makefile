@@ -36,7 +36,7 @@ archive = rm -rf $(BUILD)/source && mkdir -p $(BUILD)/source/mtce-guest-$(VERSIO
 # $(call man,PAGE): install a manual page.
 man = $(call put,0644,$(BUILD)/man/$(1),/usr/share/man/man$(subst .,,$(suffix $(1)))/$(1))
 
-.PHONY: help demo try test lint check coverage mutants chaos fuzz bench dist source rpm deb clean \
+.PHONY: help demo try test lint check coverage mutants chaos soak fuzz bench dist source rpm deb clean \
 	install install-common install-server install-agent install-client
 
 help: ## list the targets
@@ -75,6 +75,10 @@ mutants: $(VENV)/.mutants ## faults put into the core by seed: how many are noti
 
 chaos: ## both daemons in a bad network, killed now and then: SECONDS=60, SEED=N to replay one
 	$(PYTHON) -m tests.chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+
+soak: ## a simulated day of 200 guests in such a network, in minutes: HOURS=24 GUESTS=200 SEED=1
+	$(PYTHON) -m tests.chaos.soak --hours $(or $(HOURS),24) --guests $(or $(GUESTS),200) \
+	    --seed $(or $(SEED),1)
 
 fuzz: ## mutated inputs at every door: SECONDS=60, SEED=N to repeat a run
 	$(PYTHON) -m tests.fuzz --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))

@@ -7,8 +7,6 @@ mtcAgent and the VIM, none of which know one another.
 from __future__ import annotations
 
 import logging
-import secrets
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -46,6 +44,7 @@ from guestmtce.runtime.http_server import HttpServer
 from guestmtce.runtime.interfaces import is_here
 from guestmtce.runtime.loop import Loop, Timers
 from guestmtce.runtime.metrics import Registry
+from guestmtce.runtime.outside import OUTSIDE, Outside
 
 log = logging.getLogger(__name__)
 
@@ -72,17 +71,19 @@ class GuestAgent:
         root: str,
         *,
         is_here: Callable[[str], bool] = is_here,
+        outside: Outside = OUTSIDE,
     ) -> None:
         self.settings = settings
         self.hostname = hostname
         self._loop = loop
+        self._outside = outside
         self._is_here = is_here
         self._hosts = HostsFile(files.under(root, "/etc/hosts"), loop.time)
         interface = management_interface(files.reader(root))
         self.own = OwnAddresses(settings, hostname, self._hosts, interface)
         self._events = EventLog(files.under(root, EVENTS_FILE))
         past = Past(self._events.remembered())
-        self.core = Agent(self, time.time, settings.max_hosts, past)
+        self.core = Agent(self, outside.wall, settings.max_hosts, past)
         self.schedule = Schedule(loop.time())
         self.server_link = ServerLink(
             loop,
@@ -91,7 +92,7 @@ class GuestAgent:
             self.core,
             on_event=self._take_event,
             on_start=self._server_started,
-            epoch=1 + secrets.randbelow(EPOCH_LIMIT - 1) if settings.acknowledge else None,
+            epoch=1 + outside.number_below(EPOCH_LIMIT - 1) if settings.acknowledge else None,
         )
         self.mtc_link = MtcLink(
             loop, settings, self.own, self._take_mtc_command, self._send_from_local
@@ -343,7 +344,7 @@ class GuestAgent:
         """Return what the status page shows."""
         status = {"problems": self.problems(), "summary": self.summary()}
         rows = self._list_hosts(), self._list_instances(), self._events.answer()["events"]
-        return Snapshot(status, *rows, now=time.time())
+        return Snapshot(status, *rows, now=self._outside.wall())
 
     def _list_hosts(self) -> list[dict[str, Any]]:
         return [host.for_operator() for host in self.core.inventory.hosts.values()]

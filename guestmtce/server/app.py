@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,6 +36,7 @@ from guestmtce.runtime.hosts import HostsFile
 from guestmtce.runtime.loop import Loop, Timer
 from guestmtce.runtime.metrics import Registry
 from guestmtce.runtime.metrics_file import MetricsFile
+from guestmtce.runtime.outside import OUTSIDE, Outside
 from guestmtce.server import metrics
 from guestmtce.server.agent_link import AgentLink, MessageHandler
 from guestmtce.server.channel import Channel
@@ -66,7 +65,14 @@ _SHOWN_FLOODS = 3
 class GuestServer:
     """The daemon on its loop. `root` prefixes every absolute path."""
 
-    def __init__(self, loop: Loop, settings: ServerSettings, hostname: str, root: str) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        settings: ServerSettings,
+        hostname: str,
+        root: str,
+        outside: Outside = OUTSIDE,
+    ) -> None:
         self.hostname = hostname
         self._loop = loop
         self._root = root
@@ -75,8 +81,8 @@ class GuestServer:
             hostname=hostname,
             settings=settings,
             clock=loop.time,
-            random_number=lambda: secrets.randbelow(CHALLENGE_LIMIT),
-            wall=time.time,
+            random_number=lambda: outside.number_below(CHALLENGE_LIMIT),
+            wall=outside.wall,
             on_entry=self._note_entry,
         )
         self._events = EventLog(self._path(EVENTS_FILE))
@@ -101,7 +107,7 @@ class GuestServer:
             hosts=HostsFile(self._path("/etc/hosts"), loop.time),
             management_interface=management_interface(files.reader(root)),
             handlers=handlers,
-            epoch=1 + secrets.randbelow(EPOCH_LIMIT - 1) if settings.acknowledge else None,
+            epoch=1 + outside.number_below(EPOCH_LIMIT - 1) if settings.acknowledge else None,
             on_new_agent=self._new_agent,
             on_flush=self._on_flush,
             on_order=self._note_acknowledged,
@@ -114,6 +120,7 @@ class GuestServer:
             self.link,
             channels=self.channels,
             host_reports=lambda: self.worker.reporting,
+            since_boot=outside.since_boot,
         )
         self._registry = Registry()
         metrics.register(self._registry, loop, self.worker, self.channels)

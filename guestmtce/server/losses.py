@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping
 
 from guestmtce.core.server import saved_loss
@@ -19,6 +18,7 @@ from guestmtce.core.shared.owed import Topic
 from guestmtce.core.shared.vocabulary import Command
 from guestmtce.runtime import files
 from guestmtce.runtime.loop import Loop, Timers
+from guestmtce.runtime.outside import seconds_since_boot
 from guestmtce.server.agent_link import AgentLink
 from guestmtce.server.channel import Channel
 
@@ -27,11 +27,6 @@ log = logging.getLogger(__name__)
 LOSSES_FILE = "/var/run/guestServer.losses"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 LOOK_SECS = 1.0
-
-
-def seconds_since_boot() -> float:
-    """Return a time that goes on while the host sleeps and that outlives this process."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Losses:

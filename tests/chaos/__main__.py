@@ -29,7 +29,8 @@ def play(name: str, seed: int, guests: int, seconds: float) -> list[str]:
             f"seed {seed}: {len(truth.silences)} losses, {len(truth.illnesses)} illnesses, "
             f"{len(truth.questions)} votes, killed: guestAgent {len(truth.agent_deaths)}, "
             f"guestServer {len(truth.server_deaths)}, {told} alarms, "
-            f"{world.network.lost} of {world.network.carried} datagrams lost: "
+            f"{world.network.lost} of {world.network.carried} datagrams lost, "
+            f"digest {world.network.digest}: "
             f"{'; '.join(found) or 'all true'}",
             flush=True,
         )

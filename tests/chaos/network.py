@@ -6,9 +6,10 @@ datagrams that come through from the address that they were sent from.
 
 from __future__ import annotations
 
+import hashlib
 import random
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from guestmtce.runtime.datagram import DatagramSocket, bound_socket
 from tests.peers import wire
@@ -25,22 +26,21 @@ class Weather:
     cut: bool = False
 
 
-class Arrived(NamedTuple):
-    """A datagram that came through, at a time of the loop's clock."""
-
-    at: float
-    name: str
-    uuid: str
-
-
 class Network:
-    """Stands in for each daemon towards the other; `arrived` is what came through, and when."""
+    """Stands in for each daemon towards the other.
+
+    `arrived` has the times of the loop's clock at which datagrams of a name and instance came
+    through; `queries` counts what guestAgent asked, at `last_query` for the last time.
+    """
 
     def __init__(self, loop: SimulatedLoop, seed: random.Random) -> None:
         self.weather = Weather()
         self.carried = 0
         self.lost = 0
-        self.arrived: list[Arrived] = []
+        self._digest = hashlib.sha256()
+        self.queries = 0
+        self.last_query = 0.0
+        self.arrived: dict[tuple[str, str], list[float]] = defaultdict(list)
         self._loop = loop
         self._random = seed
         self._listeners: list[DatagramSocket] = []
@@ -55,6 +55,11 @@ class Network:
         sock = bound_socket((address, port), 4 * 1024 * 1024)
         self._listeners.append(DatagramSocket(self._loop, sock, received))
 
+    @property
+    def digest(self) -> str:
+        """What was sent until now, and when, in a few letters: the same for the same run."""
+        return self._digest.hexdigest()[:12]
+
     def close(self) -> None:
         for each in (*self._listeners, *self._senders.values()):
             each.close()
@@ -65,16 +70,21 @@ class Network:
         if copies and chance() < weather.twice:
             copies = 2
         self.carried += 1
+        self._digest.update(b"%.9f %b" % (self._loop.time(), data))
         self.lost += not copies
+        datagram = wire.unpack(data)
+        key = datagram.name, str(datagram.body.get("uuid", ""))
+        if datagram.name == "QRY_INST" and not datagram.body.get("uuid"):
+            self.queries, self.last_query = self.queries + 1, self._loop.time()
         for _ in range(copies):
             delay = chance() * weather.delay
-            self._loop.call_later(delay, self._pass_on, data, source, destination)
+            self._loop.call_later(delay, self._pass_on, data, source, destination, key)
 
-    def _pass_on(self, data: bytes, source: str, destination: tuple[str, int]) -> None:
+    def _pass_on(
+        self, data: bytes, source: str, destination: tuple[str, int], key: tuple[str, str]
+    ) -> None:
         self._sender(source).send(data, destination)
-        datagram = wire.unpack(data)
-        uuid = str(datagram.body.get("uuid", ""))
-        self.arrived.append(Arrived(self._loop.time(), datagram.name, uuid))
+        self.arrived[key].append(self._loop.time())
 
     def _sender(self, source: str) -> DatagramSocket:
         if source not in self._senders:

@@ -23,19 +23,9 @@ def run(world: World, step: Step, seconds: float) -> None:
     world.advance(CALM_SECS)
 
 
-def _idle(world: World) -> list[str]:
-    """Return the guests to which nothing happens at present."""
-    busy = {question.uuid for question in world.truth.questions if question.until > world.now}
-    return [
-        uuid
-        for uuid, guest in world.guests.items()
-        if not guest.hung and not guest.ill and uuid not in busy and world.settled(uuid)
-    ]
-
-
 def lossy(world: World) -> None:
     """A guest hangs, falls ill, or is asked."""
-    uuids = _idle(world)
+    uuids = world.idle()
     if not uuids:
         return
     uuid, chance = world.random.choice(uuids), world.random.random()
@@ -54,9 +44,16 @@ def storm(world: World) -> None:
         world.kill_agent()
     elif chance < 0.05:
         world.kill_server()
-    elif chance < 0.08:
+    else:
+        unkilled(world)
+
+
+def unkilled(world: World) -> None:
+    """The same, but that no daemon is killed."""
+    chance = world.random.random()
+    if chance < 0.03:
         world.cut(world.random.uniform(1.0, 15.0))
-    elif chance < 0.11 and not world.vim_is_down:
+    elif chance < 0.06 and not world.vim_is_down:
         world.vim_goes_down(world.random.uniform(1.0, 20.0))
     else:
         lossy(world)

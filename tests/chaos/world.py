@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any
 
 from guestmtce.agent.app import GuestAgent
 from guestmtce.core.shared.settings import AgentSettings, ServerSettings
+from guestmtce.runtime.outside import Outside
 from guestmtce.server.app import GuestServer
 from tests.chaos.network import Network
 from tests.peers.root import COMPUTE_0, CONTROLLER, CONTROLLER_0
@@ -62,15 +64,41 @@ class Truth:
     story: list[tuple[float, str]] = field(default_factory=list)
 
 
+_CHALLENGE = re.compile(
+    rb'\n\{"version":\d,"revision":\d,"msg_type":"challenge","sequence":\d+,'
+    rb'"heartbeat_challenge":(\d+)\}\n'
+)
+_ANSWER = (
+    b'\n{"version":3,"revision":1,"msg_type":"challenge_response","sequence":1,'
+    b'"heartbeat_response":%%d,"heartbeat_health":"%b","corrective_action":"%b","log_msg":""}\n'
+)
+_WELL, _ILL = _ANSWER % (b"healthy", b"none"), _ANSWER % (b"unhealthy", b"log")
+# How long after its last trouble, in seconds, a guest is left alone: it is history then.
+LEFT_ALONE_SECS = 12.0
+# What the wall clock says when the simulated one begins.
+BEGAN = 1_700_000_000.0
+
+
 class ChaosGuest(Guest):
     """A guest that can hang, come back, be ill, and answers what it is asked."""
 
     hung = False
     ill = False
 
-    def read(self) -> None:
+    challenges = 0
+    last_challenge = 0.0
+
+    def take(self, data: bytes) -> None:
+        """Answer; what is nearly always heard is answered without a look at the rest."""
+        challenge = _CHALLENGE.fullmatch(data)
+        if challenge is not None:
+            self.challenges += 1
+            self.last_challenge = self._loop.time()
+            if self.answers:
+                self.answer(int(challenge[1]))
+            return
         before = len(self.heard)
-        super().read()
+        super().take(data)
         for message in self.heard[before:]:
             if message["msg_type"] == "action_notify" and not self.hung:
                 self.say(
@@ -83,9 +111,7 @@ class ChaosGuest(Guest):
                 )
 
     def answer(self, number: int, health: str = "healthy", action: str = "none") -> None:
-        if self.ill:
-            health, action = "unhealthy", "log"
-        super().answer(number, health, action)
+        self.say_raw((_ILL if self.ill else _WELL) % number)
 
     def hang(self) -> None:
         self.hung, self.answers, self.inits = True, False, False
@@ -101,11 +127,18 @@ class World:
     """One worker with `guests` guests, one controller; `seed` decides the rest.
 
     `new_agent` and `new_server` say of the daemons that are started whether they number and
-    acknowledge what is said; without that they say and hear what the old ones do.
+    acknowledge what is said; without that they say and hear what the old ones do. The last
+    `witnesses` of the guests have no trouble of their own.
     """
 
     def __init__(
-        self, seed: int, guests: int, *, new_agent: bool = True, new_server: bool = True
+        self,
+        seed: int,
+        guests: int,
+        *,
+        new_agent: bool = True,
+        new_server: bool = True,
+        witnesses: int = 0,
     ) -> None:
         self.new_agent, self.new_server = new_agent, new_server
         self.random = random.Random(seed)
@@ -139,11 +172,17 @@ class World:
             mtc_event_port=self.rig.ports.mtc_event,
             hostname="controller-0",
         )
+        self._outside = Outside(
+            lambda: BEGAN + self.now, self.loop.time, random.Random(seed + 2).randrange
+        )
         self.uuids = [UUID.format(number) for number in range(guests)]
         self.guests: dict[str, ChaosGuest] = {}
+        self._busy_until = dict.fromkeys(self.uuids[guests - witnesses :], float("inf"))
+        self._believed: dict[str, str] = {}
         self.processes: dict[str, Process] = {}
         self.server = self._build_server()
         self.agent = self._build_agent()
+        self.loop.simulated.in_flight = self._tells_the_vim
         self.errors = 0
 
     @property
@@ -166,7 +205,17 @@ class World:
             self.rig.enable(uuid)
         self.advance(20)
         assert set(self.vim_believes().values()) == {"enabled"}
-        self.rig.vim.requests.clear()
+        self.forget()
+
+    def _tells_the_vim(self) -> bool:
+        return bool(self.rig.vim.open or self.agent.core.queue.in_flight)
+
+    def forget(self) -> None:
+        """Let what happened until now be history; what the VIM believes stays."""
+        self._believed = self.vim_believes()
+        self.truth = Truth()
+        self.rig.forget()
+        self.network.arrived.clear()
 
     def advance(self, seconds: float) -> None:
         self.loop.advance(seconds)
@@ -182,10 +231,9 @@ class World:
         self.rig.close()
         self._temporary.cleanup()
 
-    def settled(self, uuid: str) -> bool:
-        """Whether nothing has happened to a guest for some time: its last trouble is history."""
-        truths = (*self.truth.silences, *self.truth.illnesses)
-        return all(each.end + 12.0 < self.now for each in truths if each.uuid == uuid)
+    def idle(self) -> list[str]:
+        """Return the guests to which nothing happens, and has happened for some time."""
+        return [uuid for uuid in self.guests if self._busy_until.get(uuid, -1.0) < self.now]
 
     @property
     def vim_is_down(self) -> bool:
@@ -197,6 +245,7 @@ class World:
         """A guest hangs for a while; it comes back by itself."""
         silence = Silence(uuid, self.now)
         self.truth.silences.append(silence)
+        self._busy_until[uuid] = self.now + seconds + LEFT_ALONE_SECS
         self.tell(f"{uuid[-4:]} hangs for {seconds:.1f} s")
         self.guests[uuid].hang()
 
@@ -211,6 +260,7 @@ class World:
         """A guest says that it is unhealthy for a while."""
         illness = Silence(uuid, self.now)
         self.truth.illnesses.append(illness)
+        self._busy_until[uuid] = self.now + seconds + LEFT_ALONE_SECS
         self.tell(f"{uuid[-4:]} is ill for {seconds:.1f} s")
         self.guests[uuid].ill = True
 
@@ -225,7 +275,7 @@ class World:
         """The VIM asks for a vote."""
         status, answer = self.rig.ask("vote", "reboot", uuid)
         if status == 200 and int(answer["timeout"]):
-            until = self.now + int(answer["timeout"])
+            until = self._busy_until[uuid] = self.now + int(answer["timeout"])
             self.truth.questions.append(Question(uuid, self.now, until))
             self.tell(f"{uuid[-4:]} is asked, until {until:.1f}")
 
@@ -279,17 +329,15 @@ class World:
     def arrived(self, name: str, uuid: str, begin: float, end: float) -> bool:
         """Whether a datagram about an instance came through the network in that time."""
         began = self.loop.time() - self.now
-        return any(
-            each.name == name and each.uuid == uuid and begin <= each.at - began <= end
-            for each in self.network.arrived
-        )
+        return any(begin <= at - began <= end for at in self.network.arrived.get((name, uuid), ()))
 
     def vim_believes(self) -> dict[str, str]:
         """Return what the VIM was told last of each instance's heartbeat."""
-        return {
+        told = {
             body["uuid"]: body["event-data"]["services"][0]["status"]
             for body in self.rig.vim.events("service")
         }
+        return {**self._believed, **told}
 
     def heard(self, kind: str) -> list[tuple[float, str, dict[str, Any]]]:
         """Return (when, instance, content) of each event of a kind."""
@@ -302,7 +350,7 @@ class World:
     def _build_server(self) -> GuestServer:
         process = self.processes["server"] = Process(self.loop)
         settings = dataclasses.replace(self._server_settings, acknowledge=self.new_server)
-        return GuestServer(process, settings, HOST, str(self.root))
+        return GuestServer(process, settings, HOST, str(self.root), self._outside)
 
     def _build_agent(self) -> GuestAgent:
         process = self.processes["agent"] = Process(self.loop)
@@ -312,6 +360,7 @@ class World:
             "controller-0",
             str(self.root),
             is_here=lambda _address: True,
+            outside=self._outside,
         )
 
     def _vim_answers(self, raw: bytes) -> bytes:
@@ -331,7 +380,9 @@ class Process:
 
     def __init__(self, loop: SimulatedLoop) -> None:
         self._loop = loop
+        self.time = loop.time
         self._timers: list[Any] = []
+        self._sweep_at = 1000
         self._watched: dict[int, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -367,8 +418,13 @@ class Process:
         self._timers.clear()
         self._watched.clear()
 
+    def sweep(self) -> None:
+        """Forget the timers that have rung."""
+        self._timers = [each for each in self._timers if each.active]
+        self._sweep_at = 2 * len(self._timers) + 1000
+
     def _keep(self, timer: Any) -> Any:
-        if len(self._timers) > 10_000:
-            self._timers = [each for each in self._timers if each.active]
+        if len(self._timers) > self._sweep_at:
+            self.sweep()
         self._timers.append(timer)
         return timer

@@ -147,7 +147,7 @@ class Guest:
         """Read what has come, now; also when `reads` is off."""
         assert self.connection is not None
         try:
-            data = self.connection.recv(1 << 20)
+            data = self.connection.recv(1 << 16)
         except BlockingIOError:
             return
         except ConnectionError:
@@ -156,6 +156,10 @@ class Guest:
             self.closed.append(self._loop.clock.now)
             self.hang_up()
             return
+        self.take(data)
+
+    def take(self, data: bytes) -> None:
+        """Hear what was read, and answer."""
         for message in self._reader.feed(data):
             self.heard.append(message)
             if message["msg_type"] == "challenge" and self.answers:
