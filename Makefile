@@ -36,7 +36,8 @@ archive = rm -rf $(BUILD)/source && mkdir -p $(BUILD)/source/mtce-guest-$(VERSIO
 # $(call man,PAGE): install a manual page.
 man = $(call put,0644,$(BUILD)/man/$(1),/usr/share/man/man$(subst .,,$(suffix $(1)))/$(1))
 
-.PHONY: help demo try test lint check coverage mutants chaos soak fuzz bench dist source rpm deb clean \
+.PHONY: help demo try test roots vm lint check coverage mutants chaos soak fuzz bench dist source \
+	rpm deb clean \
 	install install-common install-server install-agent install-client
 
 help: ## list the targets
@@ -48,8 +49,14 @@ demo: ## both daemons, guests and a VIM, in about 10 s; needs python3 and nothin
 try: ## the same until ^C, to look around in with guestctl from another terminal
 	$(PYTHON) -m tests.peers.playground
 
-test: $(VENV)/.installed ## every test, as many at a time as there are processors
+test: $(VENV)/.installed ## every test but those of roots and vm, as many at a time as there are processors
 	$(VENV)/bin/pytest -n $(JOBS)
+
+roots: $(VENV)/.installed ## the packages in Debian 11, 12 and 13, which it fetches; as root, minutes
+	ROOTS=1 $(VENV)/bin/pytest -n $(JOBS) tests/packaging/test_upgrade.py
+
+vm: $(VENV)/.installed ## the packages in a virtual machine with systemd; as root, minutes
+	VM=1 $(VENV)/bin/pytest tests/packaging/test_vm.py
 
 check: lint test ## linters, then every test
 

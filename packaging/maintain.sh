@@ -53,7 +53,12 @@ unlink_for_pmond() {
     fi
 }
 
-# Debian's helper works without a running systemd, and knows what the administrator has disabled.
+# Debian's helper works without a running systemd, and knows what the administrator has disabled. It
+# works for dpkg alone: under rpm on such a system it does nothing.
+debian_helps() {
+    [ -n "${DPKG_MAINTSCRIPT_PACKAGE:-}" ] && has deb-systemd-helper
+}
+
 enable_by_debian() {
     deb-systemd-helper unmask "$NAME.service" >/dev/null || true
     if deb-systemd-helper --quiet was-enabled "$NAME.service"; then
@@ -64,7 +69,7 @@ enable_by_debian() {
 }
 
 enable_service() {
-    if has deb-systemd-helper; then
+    if debian_helps; then
         enable_by_debian
     elif has systemctl; then
         systemctl enable "$NAME.service"
@@ -78,11 +83,15 @@ enable_service() {
 }
 
 disable_service() {
-    if has deb-systemd-helper; then
+    if debian_helps; then
         deb-systemd-helper purge "$NAME.service" >/dev/null
-    elif has systemctl; then
+        return
+    fi
+    if has systemctl; then
         systemctl disable "$NAME.service"
-    elif has update-rc.d; then
+    fi
+    # `systemctl enable` may have had the init script linked too.
+    if has update-rc.d; then
         update-rc.d -f "$NAME" remove
     elif has chkconfig; then
         chkconfig --del "$NAME"

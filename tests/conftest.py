@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,8 +28,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("skipped", "-")
     for reason, count in sorted(reasons.items()):
         terminalreporter.write_line(f"{count:4} {'test' if count == 1 else 'tests'}: {reason}")
-    packages = sorted(
-        {name for text in reasons for name in re.findall(r"\(package ([^)]+)\)", text)}
-    )
+    for line in _what_brings_them(reasons):
+        terminalreporter.write_line(line)
+
+
+def _what_brings_them(reasons: Iterable[str]) -> Iterator[str]:
+    """Yield the commands after which fewer tests are skipped."""
+    texts = " ".join(reasons)
+    packages = sorted(set(re.findall(r"\(package ([^)]+)\)", texts)))
     if packages:
-        terminalreporter.write_line("To run them too: apt-get install " + " ".join(packages))
+        yield "To run them too: apt-get install " + " ".join(packages)
+    switches = sorted(set(re.findall(r"\b([A-Z]+=1) make test", texts)))
+    if "needs root" in texts:
+        yield f"To run them too: sudo {' '.join([*switches, 'make test'])}"
+    elif switches:
+        yield f"To run them too: {' '.join(switches)} make test"

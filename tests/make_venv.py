@@ -38,6 +38,10 @@ sysconfig._PIP_USE_SYSCONFIG = True
 runpy.run_module("pip", run_name="__main__")
 """
 _NO = {"", "0", "false", "no", "off", "n", "f"}
+_CERTIFICATES = (
+    "install the package ca-certificates, or name the file with your authority's certificates in"
+    " PIP_CERT"
+)
 
 
 class SetupError(Exception):
@@ -95,14 +99,25 @@ class _Links(html.parser.HTMLParser):
 
 
 class Fetcher:
-    """Reads URLs with pip's settings for certificates, proxy and time-out."""
+    """Reads URLs with pip's settings for certificates, proxy and time-out.
+
+    Raises SetupError where the certificates that they name cannot be read.
+    """
 
     def __init__(self, settings: Mapping[str, str]) -> None:
         self._timeout = float(settings.get("timeout") or settings.get("default-timeout") or 0)
-        self._context = ssl.create_default_context(cafile=settings.get("cert"))
+        certificates = settings.get("cert")
+        try:
+            self._context = ssl.create_default_context(cafile=certificates)
+        except OSError as error:
+            raise SetupError(
+                f"cannot read the certificates in {certificates} ({error.strerror or error}), which"
+                f" PIP_CERT or pip.conf names: {_CERTIFICATES}"
+            ) from error
         self._proxy = settings.get("proxy")
         paths = ssl.get_default_verify_paths()
-        self._cannot_verify = not (settings.get("cert") or paths.cafile or paths.capath)
+        directory_of_them = paths.capath is not None and any(os.scandir(paths.capath))
+        self._cannot_verify = not (certificates or paths.cafile or directory_of_them)
 
     def read(self, url: str) -> bytes:
         """Return what is at `url`. Raises OSError."""
@@ -161,6 +176,14 @@ def _with_login_of(page: str, target: str) -> str:
     return parts._replace(netloc=f"{login}{at}{host}").geturl() if parts.netloc == host else target
 
 
+def explain(error: Exception) -> str:
+    """Return what went wrong while a URL was read, with the remedy where it is known."""
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return f"its certificate is signed by nobody known here ({reason}): {_CERTIFICATES}"
+    return str(reason)
+
+
 def fetch_wheel(settings: Mapping[str, str], wheel: str, sha256: str) -> bytes:
     """Return the contents of `wheel`, from the first place where it has the right hash.
 
@@ -178,7 +201,7 @@ def fetch_wheel(settings: Mapping[str, str], wheel: str, sha256: str) -> bytes:
                 tried.append(f"{shown}: its {wheel} has another hash than {sha256}")
             tried.append(f"{shown}: has no {wheel} that is the right one")
         except (OSError, ValueError) as error:
-            tried.append(f"{shown}: {error}")
+            tried.append(f"{shown}: {explain(error)}")
     raise SetupError(
         f"cannot fetch {wheel}. Where this machine cannot reach {DEFAULT_INDEX}, name your package"
         " index in PIP_INDEX_URL or pip.conf. Tried:\n  " + "\n  ".join(tried)
@@ -197,7 +220,10 @@ def make_venv(directory: Path, requirements: Path, environment: Mapping[str, str
     options = ["--quiet", "--disable-pip-version-check", "-r", str(requirements)]
     command = [str(python), "-c", _RUN_PIP, "install", *options]
     if subprocess.run(command, check=False).returncode != 0:
-        raise SetupError(f"pip cannot install what {requirements} names: see above")
+        raise SetupError(
+            f"pip cannot install what {requirements} names: see above. If it speaks of"
+            " certificates: name the file with your authority's in PIP_CERT"
+        )
 
 
 def main() -> int:

@@ -146,7 +146,7 @@ def test_the_process_shows_as_the_daemon_not_as_python(place):
     assert words == [word.encode() for word in (NAME, "--root", str(place.root), "-d", "1")]
 
 
-@pytest.mark.skipif(shutil.which("pidof") is None, reason="there is no pidof")
+@pytest.mark.skipif(shutil.which("pidof") is None, reason="no pidof (package sysvinit-utils)")
 def test_pidof_finds_it(place):
     place.start()
     found = subprocess.run(["pidof", NAME], capture_output=True, text=True, check=False)

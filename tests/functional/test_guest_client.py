@@ -248,7 +248,7 @@ def test_a_host_that_does_not_read_is_survived(host, start):
     assert client.running
 
 
-@pytest.mark.skipif(oldest_python() is None, reason="no Python 3.6 on this machine")
+@pytest.mark.skipif(oldest_python() is None, reason="no Python 3.6 (pyenv brings one)")
 def test_runs_on_the_oldest_python(host, start, place):
     event_script = place.script("event", "echo no; exit 1\n")
     health_script = place.script("health", "echo well\n")

@@ -215,7 +215,7 @@ def test_the_unit():
     assert parser["Service"]["Restart"] == "always"
 
 
-@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not here")
+@pytest.mark.skipif(shutil.which("groff") is None, reason="no groff (package groff)")
 def test_the_manual_page(tmp_path):
     """It is made from --help, so it has every option, and roff has nothing to say of it."""
     program = [sys.executable, str(GUEST / "guest_client.py"), "--help"]

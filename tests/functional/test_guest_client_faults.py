@@ -348,7 +348,7 @@ def test_six_starts_at_once(place, host):
 def test_a_path_that_the_locale_cannot_write(place):
     """Python 3.6 in the C locale: a sentence, no traceback."""
     if oldest_python() is None:
-        pytest.skip("no Python 3.6 on this machine")
+        pytest.skip("no Python 3.6 (pyenv brings one)")
     place.config.write_text("[guest-client]\ndevice = /dev/virtio-ports/é\n", encoding="utf-8")
     env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
     done = place.run("-f", python=oldest_python(), env=env, timeout=10)

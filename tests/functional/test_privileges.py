@@ -44,7 +44,7 @@ def has_all_rights() -> bool:
     ).read_text("utf-8")
 
 
-as_root = pytest.mark.skipif(not has_all_rights(), reason="needs to be root, to give it up")
+as_root = pytest.mark.skipif(not has_all_rights(), reason="needs root, to give it up")
 
 
 @as_root

@@ -38,7 +38,7 @@ _SCRIPT = """
 def test_a_mount_over_the_directory_is_noticed(tmp_path):
     unshare = shutil.which("unshare")
     if unshare is None or subprocess.run([unshare, "-Urm", "true"], check=False).returncode:
-        pytest.skip("no mount namespace for us here")
+        pytest.skip("needs root, for a mount namespace of its own")
     command = [unshare, "-Urm", sys.executable, "-c", textwrap.dedent(_SCRIPT)]
     done = subprocess.run(
         [*command, str(tmp_path / "qemu")], capture_output=True, text=True, timeout=60, check=True

@@ -71,8 +71,8 @@ def rpms(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 @pytest.fixture(scope="session")
 def debs(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the Debian packages by name."""
+    need("dh", "debhelper")  # which brings dpkg-dev
     need("dpkg-buildpackage", "dpkg-dev")
-    need("dh", "debhelper")
     build = once(tmp_path_factory, "debs", lambda path: make(sources, "deb", f"BUILD={path}"))
     return {path.name.split("_")[0]: path for path in (build / "deb").glob("*.deb")}
 

@@ -58,7 +58,7 @@ class Machine:
         self.path = path
         prefix = privileged()
         if prefix is None:
-            pytest.skip("neither root nor a user namespace to be root in")
+            pytest.skip("needs root, or leave to make a user namespace")
         # The scripts need /dev/null and look at processes; the mounts end with the call.
         mount = 'mount --rbind /proc "$0/proc" && mount --rbind /dev "$0/dev" && exec "$@"'
         self._enter = [*(prefix or ("unshare",)), "--mount", "sh", "-c", mount, str(path)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from tests.packaging.support import must
+from tests.packaging.support import must, need
 
 VERSION = "1.0-1.stx.9"
 
@@ -78,6 +78,22 @@ _POSTRM = """
     fi
 """
 
+_SPEC = """
+    Name: mtce-{name}
+    Version: 1.0
+    Release: 1.stx.9
+    Summary: the C++ daemon
+    License: Apache-2.0
+    BuildArch: noarch
+    AutoReqProv: no
+    %define __os_install_post %{{nil}}
+    %description
+    A stand-in.
+    %install
+    cp -a {top}/stage/. %{{buildroot}}
+    %files
+    %defattr(-,root,root)
+"""
 # operations.md, Packages: path, mode, text.
 _FILES = {
     "/usr/local/bin/{name}": (0o700, _DAEMON),
@@ -105,11 +121,31 @@ def files_of(name: str) -> list[str]:
     return [path.format(name=name) for path in {**_FILES, **_MORE_FILES[name]}]
 
 
+def build_rpm(name: str, directory: Path) -> Path:
+    """Build the RPM of that content in `directory`, under the name that RPMs had; return it."""
+    top = directory / f"rpm-{name}"
+    _lay(name, top / "stage")
+    files = "\n".join(
+        f"%config(noreplace) {path}" if path.endswith((".ini", ".logrotate")) else path
+        for path in files_of(name)
+    )
+    spec = textwrap.dedent(_SPEC).format(name=name, top=top)
+    _write(top / "old.spec", 0o644, f"{spec}{files}\n")
+    options = [f"--define=_topdir {top}", f"--define=_rpmdir {top}"]
+    must([need("rpmbuild", "rpm"), "-bb", "--quiet", *options, top / "old.spec"])
+    (package,) = (top / "noarch").glob("*.rpm")
+    return package
+
+
+def _lay(name: str, stage: Path) -> None:
+    for path, (mode, text) in {**_FILES, **_MORE_FILES[name]}.items():
+        _write(stage / path.format(name=name)[1:], mode, text.format(name=name))
+
+
 def build(name: str, directory: Path) -> Path:
     """Build the old package of a daemon in `directory`; return it."""
     stage = directory / PACKAGES[name]
-    for path, (mode, text) in {**_FILES, **_MORE_FILES[name]}.items():
-        _write(stage / path.format(name=name)[1:], mode, text.format(name=name))
+    _lay(name, stage)
     conffiles = [path for path in files_of(name) if path.startswith("/etc/")]
     _write(stage / "DEBIAN/conffiles", 0o644, "\n".join(conffiles) + "\n")
     control = f"Package: {PACKAGES[name]}\nVersion: {VERSION}\nArchitecture: all\n"

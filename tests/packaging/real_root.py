@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,15 @@ mkdir "$0/upper" "$0/work" "$0/root" "$0/files"
 [ -z "$2" ] || cp -a "$2/." "$0/files"
 mount -t overlay overlay -o "lowerdir=$0/files:$1,upperdir=$0/upper,workdir=$0/work" "$0/root"
 mount -t proc proc "$0/root/proc"
-mount --rbind /dev "$0/root/dev"
+mount -t tmpfs tmpfs "$0/root/dev"
+for name in null zero full random urandom tty; do
+    touch "$0/root/dev/$name"
+    mount --bind "/dev/$name" "$0/root/dev/$name"
+done
+ln -s /proc/self/fd "$0/root/dev/fd"
 mount -t tmpfs tmpfs "$0/root/run"
 ip link set lo up
+hostname controller-0
 touch "$0/ready"
 while :; do sleep 0.2; done # and so reap what has no parent any more
 """
@@ -44,7 +51,7 @@ class RealRoot:
             pytest.skip("needs root, for a root of its own to install into")
         need("ip", "iproute2")
         directory.mkdir()
-        namespaces = ["--mount", "--pid", "--net", "--fork", "--kill-child"]
+        namespaces = ["--mount", "--pid", "--net", "--uts", "--fork", "--kill-child"]
         command = ["unshare", *namespaces, "sh", "-c", _SET_UP, str(directory), str(lower)]
         command.append(str(files or ""))
         self._holder = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -56,7 +63,7 @@ class RealRoot:
         while self._holder.poll() is None and time.monotonic() < deadline:
             child = Path(f"/proc/{pid}/task/{pid}/children").read_text().strip()
             if child and Path(f"/proc/{child}/root{directory}/ready").exists():
-                namespaces = ["--mount", "--pid", "--net"]
+                namespaces = ["--mount", "--pid", "--net", "--uts"]
                 self.path = Path(f"/proc/{child}/root{directory}/root")
                 return ["nsenter", "--target", child, *namespaces, "chroot", directory / "root"]
             time.sleep(0.02)
@@ -113,27 +120,28 @@ class RealRoot:
 @functools.cache
 def debian(suite: str) -> Path:
     """Return a directory with a new Debian of that release; made once, kept in build/."""
-    tool = need("debootstrap", "debootstrap")
-    if os.geteuid() != 0:
-        pytest.skip("needs root, for debootstrap")
     root = REPOSITORY / "build/roots" / suite
     root.parent.mkdir(parents=True, exist_ok=True)
     with root.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not root.is_dir():
-            _debootstrap(tool, suite, root)
+            unfinished = root.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            # In 13 logrotate brings systemd, which cannot be set up there.
+            more = ["logrotate"] if suite != "trixie" else []
+            debootstrap(suite, unfinished, ["python3", "make", *more])
+            unfinished.rename(root)
     return root
 
 
-def _debootstrap(tool: str, suite: str, root: Path) -> None:
-    unfinished = root.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    # In 13 logrotate brings systemd, which cannot be set up there.
-    packages = ["python3", "make", *(["logrotate"] if suite != "trixie" else [])]
+def debootstrap(suite: str, root: Path, packages: Sequence[str]) -> None:
+    """Make a small Debian in `root`; skip the test where that is not possible."""
+    tool = need("debootstrap", "debootstrap")
+    if os.geteuid() != 0:
+        pytest.skip("needs root, for debootstrap")
     options = ["--variant=minbase", f"--include={','.join(packages)}"]
-    done = call([tool, *options, suite, unfinished, "http://deb.debian.org/debian"], 400)
+    done = call([tool, *options, suite, root, "http://deb.debian.org/debian"], 600)
     if done.returncode != 0:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(root, ignore_errors=True)
         pytest.skip(f"debootstrap cannot make {suite}: {done.stdout.splitlines()[-1:]}")
-    shutil.rmtree(unfinished / "var/cache/apt/archives", ignore_errors=True)
-    unfinished.rename(root)
+    shutil.rmtree(root / "var/cache/apt/archives", ignore_errors=True)

@@ -45,6 +45,12 @@ def need(tool: str, package: str) -> str:
     return path
 
 
+def asked_for(variable: str, what: str) -> None:
+    """Skip a test that takes minutes unless the environment asks for it, as CI does."""
+    if not os.environ.get(variable):
+        pytest.skip(f"{what}; {variable}=1 make test runs it")
+
+
 def call(
     command: Sequence[str | Path], timeout: float = 60, **more: str | Path | Mapping[str, str]
 ) -> Completed:
@@ -106,7 +112,7 @@ def need_root() -> tuple[str, ...]:
     """Return what to put before a command that needs root, or skip the test."""
     prefix = privileged()
     if prefix is None:
-        pytest.skip("neither root nor a user namespace to be root in")
+        pytest.skip("needs root, or leave to make a user namespace")
     return prefix
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.server
+import ssl
+import subprocess
+import sys
 import threading
+import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.make_venv import DEFAULT_INDEX, SetupError, fetch_wheel, pip_settings, places
+from tests.make_venv import DEFAULT_INDEX, SetupError, explain, fetch_wheel, pip_settings, places
+from tests.peers.root import REPOSITORY
 
 WHEEL = "pip-1.0-py3-none-any.whl"
 CONTENT = b"a wheel"
@@ -153,3 +158,22 @@ def test_a_name_and_a_password_go_to_the_index_and_to_no_message(index: Index) -
     with pytest.raises(SetupError) as raised:
         fetch_wheel(settings, WHEEL, "0" * 64)
     assert "se%40cret" not in str(raised.value)
+
+
+def test_certificates_that_are_not_there(tmp_path: Path) -> None:
+    """A bare system has none, and pip's setting is easily carried there: a sentence says so."""
+    missing = tmp_path / "missing.crt"
+    command = [sys.executable, REPOSITORY / "tests/make_venv.py", tmp_path / "venv", "/dev/null"]
+    environment = {"PIP_CERT": str(missing), "PIP_CONFIG_FILE": "/dev/null"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"make_venv: cannot read the certificates in {missing}")
+    assert "install the package ca-certificates" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_index_whose_certificate_nobody_knows() -> None:
+    error = urllib.error.URLError(ssl.SSLCertVerificationError(1, "self-signed certificate"))
+    assert "self-signed certificate" in explain(error)
+    assert "PIP_CERT" in explain(error)
+    assert explain(urllib.error.URLError("no route")) == "no route"

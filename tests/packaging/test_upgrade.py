@@ -10,8 +10,9 @@ import pytest
 
 from tests.packaging import old_packages
 from tests.packaging.real_root import RealRoot, debian
-from tests.packaging.support import deb_name
+from tests.packaging.support import asked_for, deb_name
 from tests.peers.journal import wait_until
+from tests.peers.root import REPOSITORY
 
 # StarlingX stands on 11, the present stable release is 13.
 SUITES = ["bullseye", "bookworm", "trixie"]
@@ -20,6 +21,18 @@ NAMES = ["mtce-guest-common", "mtce-guestServer", "mtce-guestAgent", "mtce-guest
 EDITED = (
     "; edited here\n[agent]\nrx_port = 2401\n[client]\nrx_port = 2411\nhbs_failure_threshold = 3\n"
 )
+# What else is there on a host that is well.
+CONTROLLER = (
+    "python3 -m tests.peers.controller /run/events"
+    " controller-0:127.0.0.3:c0c0c0c0-0000-4000-8000-00000000c0c0"
+)
+SYSLOG = """python3 -c '
+from socket import AF_UNIX, SOCK_DGRAM, socket
+log = socket(AF_UNIX, SOCK_DGRAM)
+log.bind("/dev/log")
+while log.recv(9999):
+    pass
+'"""
 # What a package manager writes itself.
 APT_OWN = ("/var/lib/dpkg/", "/var/lib/apt/", "/var/cache/", "/var/log/apt/", "/var/log/dpkg.log")
 
@@ -57,6 +70,7 @@ class Debian(RealRoot):
 @pytest.fixture(scope="module", params=SUITES)
 def suite(request: pytest.FixtureRequest) -> Path:
     """Give a root of each release."""
+    asked_for("ROOTS", "in Debian roots that are fetched first: two minutes")
     return debian(str(request.param))
 
 
@@ -70,6 +84,7 @@ def root(suite: Path, debs: Mapping[str, Path], tmp_path: Path) -> Iterator[Debi
     for daemon in DAEMONS:
         old = old_packages.build(daemon, tmp_path)
         shutil.copy(old, packages / f"old-{daemon}.deb")
+    shutil.copytree(REPOSITORY / "tests/peers", tmp_path / "files/opt/tests/peers")
     root = Debian(suite, tmp_path / "real", tmp_path / "files")
     root.make_a_host()
     yield root
@@ -114,7 +129,7 @@ def test_upgrade_in_place_and_back(root: Debian) -> None:
 
 
 def test_install_on_a_fresh_system_and_purge(root: Debian) -> None:
-    """Enabled, started, well; and nothing left of it afterwards."""
+    """Enabled, started, well, as `guestctl doctor` says; and nothing left of it afterwards."""
     before = root.added()
     (root.path / "etc/pmon.d").mkdir()
     root.install(*NAMES)
@@ -125,9 +140,17 @@ def test_install_on_a_fresh_system_and_purge(root: Debian) -> None:
     for daemon in DAEMONS:
         root.run(f"/etc/init.d/{daemon}", "start", cwd="/root")
     root.assert_clean()
-    found = root.call("/usr/local/bin/guestctl", "status")
-    assert "guestServer" in found.stdout
-    assert "guestAgent" in found.stdout
+    for peer in (SYSLOG, CONTROLLER):
+        root.run("sh", "-c", f"cd /opt; {peer} >/dev/null 2>&1 &")
+    found = ["nothing was asked"]
+
+    def is_well() -> bool:
+        done = root.call("/usr/local/bin/guestctl", "doctor")
+        found[0] = done.stdout + done.stderr
+        return done.returncode == 0
+
+    wait_until(is_well, 20, found)
+    assert "FAIL" not in found[0]
 
     (root.path / "run/guestServer.pid").unlink()
     root.apt("purge", *(deb_name(name) for name in NAMES))

@@ -113,7 +113,7 @@ def test_each_line_is_answered_as_shown(rig: AgentRig) -> None:
     walk(rig, ask)
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl: apt-get install curl")
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl (package curl)")
 def test_the_lines_work_in_a_shell(rig: AgentRig) -> None:
     """By curl itself, as a reader pastes them."""
 

@@ -51,9 +51,7 @@ def test_settings_are_told_with_the_words_of_the_ini(setting):
     assert re.search(rf"^\.T[PQ]\n{setting} =", PAGES["guest.ini.5"], flags=re.MULTILINE)
 
 
-@pytest.mark.skipif(
-    shutil.which("groff") is None, reason="groff is not here: apt-get install groff"
-)
+@pytest.mark.skipif(shutil.which("groff") is None, reason="no groff (package groff)")
 @pytest.mark.parametrize("name", PAGES)
 def test_groff_has_nothing_to_say(name):
     text = rendered(name)

@@ -324,7 +324,7 @@ def test_a_hard_link_to_a_channel_ends_no_connection(place):
     assert place.directory.knows(UUID)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
 @pytest.mark.parametrize(("mode", "counts"), [(0o1777, False), (0o770, True), (0o755, True)])
 def test_a_stranger_s_socket_counts_where_not_anybody_can_make_one(place, mode, counts):
     """The owner is looked at in a directory that anybody may write to."""
