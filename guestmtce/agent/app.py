@@ -338,6 +338,7 @@ class GuestAgent:
             "hosts": lambda _request: {"hosts": self._list_hosts()},
             "show": self._show,
             "events": lambda _request: self._events.answer(),
+            "past": lambda _request: {"past": self.core.past.instances()},
         }
 
     def _snapshot(self) -> Snapshot:

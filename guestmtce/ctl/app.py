@@ -9,16 +9,17 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from guestmtce.ctl import events, instances
 from guestmtce.ctl.ask import FAILED, OK, Reply, ask_all
 from guestmtce.ctl.commands import COMMANDS, Context, Shown
-from guestmtce.ctl.table import Style
+from guestmtce.ctl.screen import Screen
+from guestmtce.ctl.table import Style, wrapped
 from guestmtce.runtime.options import root as existing_root
 from guestmtce.runtime.version import ShowVersion
 
@@ -107,32 +108,36 @@ def _span(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def run(options: argparse.Namespace, style: Style, room: int | None = None) -> Shown:
+def run(options: argparse.Namespace, style: Style, screen: Screen | None = None) -> Shown:
     """Do what the command line says."""
     root = options.root if "root" in options else ""
 
     def ask(request: Mapping[str, Any]) -> list[Reply]:
         return ask_all(root, request)
 
-    context = Context(options, root, ask, style, time.time, room)
+    context = Context(options, root, ask, style, time.time, screen)
     return COMMANDS[options.command](context)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run guestctl; return its exit status."""
     chosen = build_parser().parse_args(arguments)
+    if sys.stdout is None:  # Python's, where the descriptor is closed
+        _complain("guestctl: cannot write the output: it is closed\n")
+        return FAILED
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    on_terminal = sys.stdout.isatty()
-    room = shutil.get_terminal_size().columns if on_terminal else None
+    screen = Screen() if sys.stdout.isatty() and "json" not in chosen else None
+    shown = Shown(OK, iter(()))
     try:
-        shown = run(chosen, Style(colour=_wants_colour()), room)
-        sys.stderr.write(shown.complaint)
-        for line in shown.lines:
-            sys.stdout.write(line + "\n")
-            if chosen.command in ("events", "watch"):
-                sys.stdout.flush()
-        sys.stdout.flush()
+        shown = run(chosen, Style(colour=_wants_colour()), screen)
+        _complain(shown.complaint)
+        with screen.taken_over(sys.stdout) if screen and shown.in_place else nullcontext():
+            for line in shown.lines:
+                _print(line, screen, shown)
+                if chosen.command in ("events", "watch"):
+                    sys.stdout.flush()
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return OK
     except BrokenPipeError:
@@ -140,9 +145,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return shown.status
     except OSError as error:
         _drop_output()
-        sys.stderr.write(f"guestctl: cannot write the output: {error.strerror}\n")
+        _complain(f"guestctl: cannot write the output: {error.strerror}\n")
         return FAILED
     return shown.status
+
+
+def _complain(text: str) -> None:
+    """Write to stderr, if that takes it: nobody can be told otherwise."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def _print(line: str, screen: Screen | None, shown: Shown) -> None:
+    """Print a line; on a terminal that is too narrow for it, break it between words."""
+    parts = [line] if screen is None or shown.in_place else wrapped(line, screen.columns)
+    sys.stdout.writelines(part + "\n" for part in parts)
 
 
 def _drop_output() -> None:

@@ -19,6 +19,8 @@ OK, FAILED, USAGE, NOTHING_RUNS, NOT_ALLOWED = 0, 1, 2, 3, 4
 # What only a daemon that was not stopped leaves in /var/run. A daemon that was, by SM on a
 # controller that is standby now, is not missed.
 _RUN_FILES = ("pid", "ctl")
+# Of seconds since 1970: beyond the year 9999.
+_LARGEST = 1e12
 
 
 class Reply(NamedTuple):
@@ -53,12 +55,57 @@ def ask_daemon(root: str, daemon: str, request: Mapping[str, Any]) -> Reply:
         return Reply(daemon, "silent", None, error.strerror or str(error))
     except ValueError as error:
         return Reply(daemon, "silent", None, str(error))
-    return Reply(daemon, "answered", answer, "")
+    return Reply(daemon, "answered", checked(answer), "")
 
 
 def ask_all(root: str, request: Mapping[str, Any]) -> list[Reply]:
     """Ask both daemons the same."""
     return [ask_daemon(root, daemon, request) for daemon in DAEMONS]
+
+
+# What guestctl goes by in an answer. What is of another type is passed over: the daemon may be of
+# another version.
+_ANSWER: dict[str, type] = {
+    "problems": list,
+    "summary": dict,
+    "instances": list,
+    "hosts": list,
+    "past": list,
+    "events": list,
+    "instance": dict,
+    "next": int,
+    "metrics": str,
+    "level": int,
+}
+_INSTANCE: dict[str, type] = {"history": list, "exchanges": list}
+_ROW: dict[str, type] = {"number": int}
+_LISTS_OF_TEXT = frozenset({"problems"})
+
+
+def checked(answer: Mapping[str, Any], types: Mapping[str, type] = _ANSWER) -> dict[str, Any]:
+    """Return an answer without the members, and the rows of its lists, that are of a wrong type."""
+    kept: dict[str, Any] = {}
+    for key, value in answer.items():
+        if not _is_a(value, types.get(key)):
+            continue
+        if key == "instance":
+            kept[key] = checked(value, _INSTANCE)
+        elif types.get(key) is list and key not in _LISTS_OF_TEXT:
+            kept[key] = [checked(row, _ROW) for row in value if isinstance(row, dict)]
+        else:
+            kept[key] = value
+    return kept
+
+
+def _is_a(value: object, wanted: type | None) -> bool:
+    return wanted is None or isinstance(value, wanted)
+
+
+def number(value: object) -> float | None:
+    """Return a number that a person can be told of, None for anything else."""
+    if isinstance(value, (int, float)) and abs(value) < _LARGEST:
+        return float(value)
+    return None
 
 
 def listed(replies: Sequence[Reply], member: str) -> dict[str, Any]:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from guestmtce.core.shared.condition import Condition
 from guestmtce.core.shared.vocabulary import canonical_uuid
-from guestmtce.ctl import doctor, events, instances, story, try_guest
-from guestmtce.ctl.ask import FAILED, OK, Reply, complaint, exit_status, listed
+from guestmtce.ctl import details, doctor, events, instances, story, try_guest
+from guestmtce.ctl.ask import FAILED, NOT_ALLOWED, OK, Reply, complaint, exit_status, listed, number
 from guestmtce.ctl.guest_link import Link, LinkError, guest_target
 from guestmtce.ctl.guest_wire import WRONG
-from guestmtce.ctl.table import Style, cell, fields, table
+from guestmtce.ctl.screen import Screen
+from guestmtce.ctl.table import Column, Style, cell, table
 
 WATCH_SECS = 2.0
 WRONG_USAGE = 2
-_HOME = "\x1b[H\x1b[2J"
-_HOST_COLUMNS = ("hostname", "ip", "reporting", "instances", "lost", "ill", "heard", "version")
+_HOST_COLUMNS = (
+    Column("hostname"),
+    Column("ip", leaves=2),
+    Column("reporting"),
+    Column("instances"),
+    Column("lost"),
+    Column("ill"),
+    Column("heard"),
+    Column("version", leaves=1),
+)
 
 Lines = Iterator[str]
 
@@ -28,8 +36,8 @@ Lines = Iterator[str]
 class Context(NamedTuple):
     """What a command works with.
 
-    `ask` asks both daemons; `now` is the wall clock; `room` is how many columns the terminal has,
-    None where the output goes elsewhere.
+    `ask` asks both daemons; `now` is the wall clock; `screen` is the terminal, None where the
+    output goes elsewhere or is for a program.
     """
 
     options: argparse.Namespace
@@ -37,7 +45,12 @@ class Context(NamedTuple):
     ask: Callable[[Mapping[str, Any]], list[Reply]]
     style: Style
     now: Callable[[], float]
-    room: int | None
+    screen: Screen | None = None
+
+    @property
+    def room(self) -> int | None:
+        """How many columns the terminal has, as it is now."""
+        return None if self.screen is None else self.screen.columns
 
     @property
     def as_json(self) -> bool:
@@ -48,12 +61,13 @@ class Context(NamedTuple):
 class Shown(NamedTuple):
     """What a command prints, in the order of `lines`, and its exit status when all is printed.
 
-    `complaint` goes to stderr.
+    `complaint` goes to stderr. `in_place`: each line is a picture, drawn over the one before.
     """
 
     status: int
     lines: Lines
     complaint: str = ""
+    in_place: bool = False
 
 
 def _result(
@@ -88,37 +102,7 @@ def run_status(context: Context) -> Shown:
         status = FAILED
     if context.as_json:
         return Shown(status, to_json(shown))
-    return Shown(status, iter(status_lines(shown, context.style)))
-
-
-def status_lines(shown: Mapping[str, Any], style: Style) -> list[str]:
-    """Return `status` as text: a line for each daemon, its numbers below."""
-    lines: list[str] = []
-    for daemon, entry in shown.items():
-        if lines:
-            lines.append("")
-        state = entry["state"]
-        about = cell(entry.get("reason"))
-        if "pid" in entry:
-            uptime = duration(entry.get("uptime_secs"))
-            about = f"pid {cell(entry['pid'])}, version {cell(entry.get('version'))}, up {uptime}"
-        lines.append(f"{style.mark('heading', daemon)}: {style.mark(state, state)} ({about})")
-        lines += [f"  problem: {cell(problem)}" for problem in entry.get("problems", ())]
-        lines += fields(entry.get("summary", {}), "  ")
-    return lines
-
-
-def duration(seconds: object) -> str:
-    """Return a number of seconds as an operator would say it: `3 d 4 h`, `5 min 6 s`."""
-    if not isinstance(seconds, (int, float)):
-        return "?"
-    minutes, secs = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (secs, "s")]
-    while len(parts) > 1 and parts[0][0] == 0:
-        del parts[0]
-    return " ".join(f"{number} {unit}" for number, unit in parts[:2])
+    return Shown(status, iter(details.status(shown, context.style)))
 
 
 def run_instances(context: Context) -> Shown:
@@ -132,13 +116,17 @@ def run_instances(context: Context) -> Shown:
         )
         for daemon, rows in listed(replies, "instances").items()
     }
-    names = instances.columns(options.columns)
-    room = None if options.columns else context.room
     now = context.now()
-    tables = {
-        daemon: (len(rows), instances.cells(rows, names, now)) for daemon, rows in shown.items()
-    }
-    return _result(context, replies, shown, _tables(tables, names, context.style, room))
+    style, room = context.style, context.room
+
+    def lines() -> Lines:
+        for place, (daemon, rows) in enumerate(shown.items()):
+            yield from [""] * bool(place)
+            yield f"{style.mark('heading', daemon)}: {instances.summary(rows)}"
+            if rows:
+                yield from instances.lines(rows, options.columns, now, style, room)
+
+    return _result(context, replies, shown, lines())
 
 
 def run_hosts(context: Context) -> Shown:
@@ -146,36 +134,24 @@ def run_hosts(context: Context) -> Shown:
     replies = context.ask({"command": "hosts"})
     shown = listed(replies, "hosts")
     now = context.now()
-    tables = {
-        daemon: (len(rows), [{**row, **_heard(row, now)} for row in rows])
-        for daemon, rows in shown.items()
-    }
-    lines = _tables(tables, _HOST_COLUMNS, context.style, context.room)
-    return _result(context, replies, shown, lines)
+
+    def lines() -> Lines:
+        for daemon, rows in shown.items():
+            plural = "s" * (len(rows) != 1)
+            yield f"{context.style.mark('heading', daemon)}: {len(rows)} host{plural}"
+            if rows:
+                heard = [{**row, **_heard(row, now)} for row in rows]
+                yield from table(heard, _HOST_COLUMNS, context.style, context.room)
+
+    return _result(context, replies, shown, lines())
 
 
 def _heard(row: Mapping[str, Any], now: float) -> dict[str, str]:
     if "last_heard" not in row:
         return {}
-    heard = row["last_heard"]
-    known = isinstance(heard, (int, float))
-    return {"heard": f"{duration(max(0.0, now - heard))} ago" if known else "never"}
-
-
-def _tables(
-    shown: Mapping[str, tuple[int, Sequence[Mapping[str, Any]]]],
-    columns: Sequence[str],
-    style: Style,
-    room: int | None,
-) -> Lines:
-    first = True
-    for daemon, (count, rows) in shown.items():
-        if not first:
-            yield ""
-        first = False
-        yield f"{style.mark('heading', daemon)}: {count}"
-        if rows:
-            yield from table(rows, columns, style, room)
+    heard = number(row["last_heard"])
+    ago = "never" if heard is None else f"{details.duration(max(0.0, now - heard))} ago"
+    return {"heard": ago}
 
 
 class Found(NamedTuple):
@@ -191,15 +167,13 @@ def _find(context: Context, asked: str) -> Found:
     if uuid is None:
         replies = context.ask({"command": "instances"})
         lists = listed(replies, "instances")
-        found = {
-            row.get("uuid"): row
-            for rows in lists.values()
-            for row in instances.matching(rows, asked)
-        }
+        gone = listed(context.ask({"command": "past"}), "past") if lists else {}
+        rows = [row for rows in (*gone.values(), *lists.values()) for row in rows]
+        found = {str(row.get("uuid")): row for row in instances.matching(rows, asked)}
         if len(found) != 1:
             wrong = _no_single(asked, [*found.values()]) if lists else complaint(replies)
             return Found(FAILED if lists else exit_status(replies, {}), {}, wrong)
-        uuid = str(next(iter(found)))
+        uuid = next(iter(found))
     replies = context.ask({"command": "show", "uuid": uuid})
     shown = listed(replies, "instance")
     return Found(exit_status(replies, shown), shown, "" if shown else complaint(replies))
@@ -214,47 +188,23 @@ def _no_single(asked: str, found: Sequence[Mapping[str, Any]]) -> str:
 
 def run_show(context: Context) -> Shown:
     """Show all that each daemon knows of one instance."""
-    return _about_one(context, show_lines)
+    return _about_one(context, details.show)
 
 
-def _about_one(context: Context, render: Callable[[Mapping[str, Any], Style], list[str]]) -> Shown:
+def _about_one(
+    context: Context, render: Callable[[Mapping[str, Any], float, Style], list[str]]
+) -> Shown:
     found = _find(context, context.options.instance)
-    lines = to_json(found.shown) if context.as_json else iter(render(found.shown, context.style))
+    if context.as_json:
+        lines = to_json(found.shown)
+    else:
+        lines = iter(render(found.shown, context.now(), context.style))
     return Shown(found.status, lines, found.complaint)
-
-
-def show_lines(shown: Mapping[str, Any], style: Style) -> list[str]:
-    """Return `show` as text: what each daemon knows of the instance, its history last."""
-    lines: list[str] = []
-    for daemon, entry in shown.items():
-        if lines:
-            lines.append("")
-        plain = {key: value for key, value in entry.items() if key not in ("history", "exchanges")}
-        lines += [style.mark("heading", daemon), *fields(plain, "  ")]
-        if entry.get("history"):
-            lines += ["history:", *story.timeline(entry["history"])]
-        if entry.get("exchanges"):
-            lines.append("last messages:")
-            lines += [_exchange(exchange) for exchange in entry["exchanges"]]
-    return lines
-
-
-def _exchange(exchange: Mapping[str, Any]) -> str:
-    took = exchange.get("ms")
-    tail = "" if took is None else f"  {took} ms"
-    return f"  {story.clock(float(exchange.get('at', 0.0)))}  {cell(exchange.get('what'))}{tail}"
 
 
 def run_why(context: Context) -> Shown:
     """Tell what happened to one instance."""
-
-    def render(shown: Mapping[str, Any], style: Style) -> list[str]:
-        stories = [story.why(*about, context.now(), style) for about in shown.items()]
-        return [
-            line for number, lines in enumerate(stories) for line in [""] * bool(number) + lines
-        ]
-
-    return _about_one(context, render)
+    return _about_one(context, story.why)
 
 
 def run_events(context: Context) -> Shown:
@@ -262,17 +212,19 @@ def run_events(context: Context) -> Shown:
     options = context.options
     since = context.now() - options.since if options.since is not None else None
     follower = events.Follower(context.ask, events.about(options.instance, since))
+    teller = events.Teller(context.style, brief=context.screen is not None)
     told = [*follower.poll()]
     status = exit_status(follower.replies, listed(follower.replies, "events"))
 
     def lines() -> Lines:
         found: Sequence[tuple[str, Mapping[str, Any]]] = told
         while True:
+            teller.learn(found)
             for daemon, event in found:
                 if context.as_json:
                     yield from to_json({"daemon": daemon, **event}, indent=None)
                 else:
-                    yield events.line(daemon, event)
+                    yield from teller.lines(daemon, event)
             if not options.follow or status != OK:
                 return
             time.sleep(events.FOLLOW_SECS)
@@ -285,15 +237,20 @@ def run_watch(context: Context) -> Shown:
     """Show the instances again and again: in place on a terminal, else one after the other."""
     first = run_instances(context)
 
+    screen = context.screen
+
     def lines() -> Lines:
         shown = first
-        while shown.status == OK:
-            text = "\n".join(shown.lines)
-            yield f"{_HOME}{text}" if sys.stdout.isatty() else text
+        # Without a terminal it ends with the daemons; a person who looks sees them come back.
+        while shown.status == OK or screen is not None:
+            text = [*shown.lines, *shown.complaint.splitlines()]
+            yield "\n".join(text) if screen is None else screen.drawn(text)
             time.sleep(WATCH_SECS)
             shown = run_instances(context)
 
-    return Shown(first.status, lines(), first.complaint)
+    if screen is None or first.status != OK:
+        return Shown(first.status, lines() if first.status == OK else iter(()), first.complaint)
+    return Shown(first.status, lines(), in_place=True)
 
 
 def run_stats(context: Context) -> Shown:
@@ -320,6 +277,8 @@ def run_log_level(context: Context) -> Shown:
 def run_doctor(context: Context) -> Shown:
     """Look at everything that has to be right; the exit status is the worst finding's."""
     replies = context.ask({"command": "status"})
+    if any(reply.state == "forbidden" for reply in replies):
+        return Shown(NOT_ALLOWED, iter(()), complaint(replies))
     hosts = listed(context.ask({"command": "hosts"}), "hosts")
     answers = {
         reply.daemon: {**reply.answer, "hosts": hosts.get(reply.daemon, ())}

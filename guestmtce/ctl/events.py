@@ -7,13 +7,13 @@ asks for what came after the last one seen.
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from guestmtce.ctl import story
-from guestmtce.ctl.ask import Reply
-from guestmtce.ctl.table import cell
+from guestmtce.ctl.ask import Reply, number
+from guestmtce.ctl.instances import SHORT_UUID
+from guestmtce.ctl.table import Style, cell
 
 FOLLOW_SECS = 1.0
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -31,12 +31,39 @@ def parse_span(text: str) -> float:
     return float(int(match[1]) * _UNITS[match[2]])
 
 
-def line(daemon: str, event: Event) -> str:
-    """Return one event as a line: when, who, of which instance, what."""
-    at = float(event.get("at") or 0.0)
-    stamp = f"{time.strftime('%Y-%m-%d', time.localtime(at))} {story.clock(at)}"
-    instance = event.get("name") or str(event.get("uuid", ""))
-    return f"{stamp}  {daemon}  {cell(instance)}  {story.sentence(event)}"
+class Teller:
+    """Makes lines of events: when, who, of which instance, what.
+
+    An instance is told by the name that one of its events gives. `brief`: for a
+    person at a terminal, so the day stands on a line of its own, and a UUID is its beginning.
+    """
+
+    def __init__(self, style: Style, *, brief: bool) -> None:
+        self._style = style
+        self._brief = brief
+        self._names: dict[str, str] = {}
+        self._day = ""
+
+    def learn(self, found: Iterable[tuple[str, Event]]) -> None:
+        """Take the names that events give."""
+        names = {str(each.get("uuid")): str(each["name"]) for _, each in found if each.get("name")}
+        self._names.update(names)
+
+    def lines(self, daemon: str, event: Event) -> Iterator[str]:
+        """Yield one event as a line, and before it the day if that is new."""
+        uuid = str(event.get("uuid", ""))
+        name = self._names.get(uuid) or (uuid[:SHORT_UUID] if self._brief else uuid)
+        at = event.get("at")
+        day, who = story.day(at), cell(name)
+        told = story.sentence(event, self._style)
+        if not self._brief:
+            yield f"{day} {story.clock(at)}  {daemon}  {who}  {told}"
+            return
+        if day != self._day:
+            self._day = day
+            yield self._style.mark("heading", day)
+        short = daemon.replace("guest", "").lower()
+        yield f"{story.clock(at)}  {short:<6}  {who:<{SHORT_UUID}}  {told}"
 
 
 class Follower:
@@ -64,14 +91,14 @@ class Follower:
                 if event.get("number", 0) > seen and self._wanted(event)
             ]
             self._seen[reply.daemon] = reply.answer.get("next", 0)
-        yield from sorted(found, key=lambda item: float(item[1].get("at") or 0.0))
+        yield from sorted(found, key=lambda item: number(item[1].get("at")) or 0.0)
 
 
 def about(asked: str | None, since: float | None) -> Callable[[Event], bool]:
     """Return a test for events of the instance that `asked` may mean, at or after `since`."""
 
     def wanted(event: Event) -> bool:
-        if since is not None and float(event.get("at") or 0.0) < since:
+        if since is not None and (number(event.get("at")) or 0.0) < since:
             return False
         if asked is None:
             return True

@@ -5,17 +5,22 @@ Rows are what the daemons' control sockets say; everything printed goes through 
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from guestmtce.core.shared.condition import Condition, Diagnosis, in_words
+from guestmtce.core.shared.condition import Condition, Diagnosis, duration, in_words
 from guestmtce.core.shared.text import printable
-from guestmtce.ctl.table import cell
+from guestmtce.ctl.ask import number
+from guestmtce.ctl.table import Column, Style, cell, cut, table
 
 Row = Mapping[str, Any]
 
 _CONDITIONS = {condition.value: condition for condition in Condition}
-_SHORT_UUID = 8
+SHORT_UUID = 8
+# Text and the number after it. A number of more digits is no number that anybody counts with.
+_RUNS = re.compile("([^0-9]+|)([0-9]{1,18}|)")
 
 
 def diagnosis_of(row: Row) -> Diagnosis | None:
@@ -23,10 +28,10 @@ def diagnosis_of(row: Row) -> Diagnosis | None:
     condition = _CONDITIONS.get(str(row.get("condition")))
     if condition is None:
         return None
-    since, detail = row.get("since"), row.get("detail")
+    detail = row.get("detail")
     return Diagnosis(
         condition,
-        float(since) if isinstance(since, (int, float)) else None,
+        number(row.get("since")),
         printable(detail) if isinstance(detail, str) else "",
     )
 
@@ -40,7 +45,7 @@ def health(row: Row, now: float) -> str:
 # Columns by name: the heading is the name in capitals, the value is made from a row and the time.
 COLUMNS: dict[str, Callable[[Row, float], str]] = {
     "name": lambda row, _now: cell(row.get("name")),
-    "instance": lambda row, _now: cell(str(row.get("uuid", ""))[:_SHORT_UUID]),
+    "instance": lambda row, _now: cell(str(row.get("uuid", ""))[:SHORT_UUID]),
     "uuid": lambda row, _now: cell(row.get("uuid")),
     "host": lambda row, _now: cell(row.get("host")),
     "health": health,
@@ -69,11 +74,25 @@ WIDE = (
 )
 
 
-def _ago(at: object, now: float) -> str:
-    if not isinstance(at, (int, float)):
+# How the usual columns give way on a narrow terminal: the UUID if each row has a name besides.
+_LEAVE_NAMED = {"instance": 1, "last-answer": 2, "reporting": 3}
+_LEAVE_UNNAMED = {"last-answer": 1, "reporting": 2}
+_MARKS = {
+    Condition.LOST: "bad",
+    Condition.ILL: "bad",
+    Condition.FLOODING: "odd",
+    Condition.SILENT: "odd",
+    Condition.UNKNOWN: "odd",
+    Condition.NO_CHANNEL: "odd",
+}
+
+
+def _ago(answered_at: object, now: float) -> str:
+    at = number(answered_at)
+    if at is None:
         return "-"
     secs = max(0.0, now - at)
-    return f"{secs:.1f} s" if secs < 10 else f"{int(secs)} s"  # noqa: PLR2004 - a digit less
+    return f"{secs:.1f} s" if secs < 10 else duration(secs)  # noqa: PLR2004 - a digit less
 
 
 def _milliseconds(value: object) -> str:
@@ -83,12 +102,17 @@ def _milliseconds(value: object) -> str:
 def worst_first(rows: Sequence[Row]) -> list[Row]:
     """Return the rows sorted: what is wrong first, then by name and UUID."""
 
-    def key(row: Row) -> tuple[int, str, str]:
+    def key(row: Row) -> tuple[int, list[tuple[str, int]], str]:
         diagnosis = diagnosis_of(row)
         rank = -1 if diagnosis is None else diagnosis.rank
-        return rank, str(row.get("name", "")), str(row.get("uuid", ""))
+        return rank, _natural(str(row.get("name", ""))), str(row.get("uuid", ""))
 
     return sorted(rows, key=key)
+
+
+def _natural(name: str) -> list[tuple[str, int]]:
+    """Return a key that sorts vm-2 before vm-10."""
+    return [(text, int(digits or 0)) for text, digits in _RUNS.findall(name)]
 
 
 def matching(rows: Sequence[Row], asked: str) -> list[Row]:
@@ -131,6 +155,35 @@ def columns(option: str | None) -> tuple[str, ...]:
     return names
 
 
-def cells(rows: Sequence[Row], names: Sequence[str], now: float) -> list[dict[str, str]]:
-    """Return each row as column name to text, ready for a table."""
-    return [{name: COLUMNS[name](row, now) for name in names} for row in rows]
+def lines(
+    rows: Sequence[Row], option: str | None, now: float, style: Style, room: int | None
+) -> list[str]:
+    """Return the rows as a table of the columns that `-o` names.
+
+    On a terminal `room` columns wide the usual columns give way; those that were asked for do
+    not, and lines are cut at the edge.
+    """
+    names = columns(option)
+    named = all(row.get("name") for row in rows)
+    leave = (_LEAVE_NAMED if named else _LEAVE_UNNAMED) if option is None else {}
+    found = table(
+        [{name: COLUMNS[name](row, now) for name in names} for row in rows],
+        [Column(name, leave.get(name, 0)) for name in names],
+        style,
+        room if option is None else None,
+        {"health": [_mark(row) for row in rows]},
+    )
+    return found if room is None else [cut(line, room) for line in found]
+
+
+def _mark(row: Row) -> str:
+    diagnosis = diagnosis_of(row)
+    return "" if diagnosis is None else _MARKS.get(diagnosis.condition, "")
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Return how many instances there are, and how many are how: `3 instances: 1 lost, 2 ok`."""
+    counts = Counter(str(row.get("condition")) for row in rows)
+    known = [f"{counts[word]} {word}" for word in _CONDITIONS if counts[word]]
+    total = f"{len(rows)} instance" + "s" * (len(rows) != 1)
+    return f"{total}: {', '.join(known)}" if known else total

@@ -10,13 +10,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from guestmtce.core.shared.condition import in_words
 from guestmtce.core.shared.history import What
-from guestmtce.ctl.instances import diagnosis_of
+from guestmtce.ctl.ask import number
+from guestmtce.ctl.instances import diagnosis_of, health
 from guestmtce.ctl.table import Style, cell
 
 # How each kind of entry begins its sentence; what the daemon said of it follows.
-_WORDS = {
+_WORDS: Mapping[What | None, str] = {
     What.FOUND: "socket file found",
     What.CONNECTED: "channel open",
     What.CLOSED: "channel closed",
@@ -44,9 +44,13 @@ _WORDS = {
 }
 _TROUBLE = frozenset({What.LOSS, What.ILL, What.EXIT, What.STOPPED, What.CLOSED, What.GONE})
 _GOOD = frozenset({What.HEARTBEATING, What.WELL})
-_KINDS = {what.value: what for what in What}
+_ALARMS = frozenset({What.LOSS, What.ILL})
+_KINDS: Mapping[str, What] = {what.value: what for what in What}
 # Shown before the trouble, so that a reader sees from what it came.
 _LEAD = 2
+# Times after the year 9999 are no times.
+_LATEST = 253_370_764_800
+_PLAIN = Style(colour=False)
 
 Entries = Sequence[Mapping[str, Any]]
 
@@ -65,46 +69,61 @@ def choose(entries: Entries) -> Entries:
     return entries[max(0, start - _LEAD) :]
 
 
-def clock(at: float) -> str:
+def clock(at: object) -> str:
     """Return a wall-clock time of this host as `03:12:07.4`."""
-    tenths = int(at * 10)
+    tenths = int(_seconds(at) * 10)
     return f"{time.strftime('%H:%M:%S', time.localtime(tenths // 10))}.{tenths % 10}"
 
 
-def _day(at: float) -> str:
-    return time.strftime("%Y-%m-%d", time.localtime(at))
+def day(at: object) -> str:
+    """Return the day of a wall-clock time, as `2026-11-25`."""
+    return time.strftime("%Y-%m-%d", time.localtime(_seconds(at)))
 
 
-def sentence(entry: Mapping[str, Any]) -> str:
+def _seconds(at: object) -> float:
+    known = number(at)
+    return known if known is not None and 0 <= known < _LATEST else 0.0
+
+
+def sentence(entry: Mapping[str, Any], style: Style = _PLAIN) -> str:
     """Return one entry in words."""
     what = str(entry.get("what"))
-    words = _WORDS.get(_KINDS[what], what) if what in _KINDS else cell(what)
+    kind = _KINDS.get(what)
+    words = style.mark("bad" if kind in _ALARMS else "", _WORDS.get(kind, cell(what)))
     detail = entry.get("detail")
     return f"{words}: {cell(detail)}" if detail else words
 
 
-def timeline(entries: Entries) -> list[str]:
+def timeline(entries: Entries, style: Style = _PLAIN) -> list[str]:
     """Return the entries as lines `03:12:07.4  …`, with a line for each new day."""
     lines: list[str] = []
-    day = ""
+    today = ""
     for entry in entries:
-        at = float(entry.get("at", 0.0))
-        if _day(at) != day:
-            day = _day(at)
-            lines.append(day)
-        lines.append(f"  {clock(at)}  {sentence(entry)}")
+        at = entry.get("at")
+        if day(at) != today:
+            today = day(at)
+            lines.append(today)
+        lines.append(f"  {clock(at)}  {sentence(entry, style)}")
     return lines
 
 
-def why(daemon: str, instance: Mapping[str, Any], now: float, style: Style) -> list[str]:
-    """Return the story that one daemon has of an instance; `now` is the wall clock's."""
+def why(shown: Mapping[str, Any], now: float, style: Style) -> list[str]:
+    """Return the story that each daemon has of an instance; `now` is the wall clock's."""
+    stories = [_story(daemon, instance, now, style) for daemon, instance in shown.items()]
+    return [line for number, lines in enumerate(stories) for line in [""] * bool(number) + lines]
+
+
+def _story(daemon: str, instance: Mapping[str, Any], now: float, style: Style) -> list[str]:
     name, uuid = instance.get("name"), cell(instance.get("uuid"))
     title = f"{cell(name)} ({uuid})" if name else uuid
-    lines = [style.mark("heading", f"{title} on {cell(instance.get('host'))}, as {daemon} saw it")]
-    diagnosis = diagnosis_of(instance)
-    if diagnosis is not None:
-        lines.append(f"now: {in_words(diagnosis, now)}")
+    host = instance.get("host")
+    where = f" on {cell(host)}" if host else ""
+    lines = [style.mark("heading", f"{title}{where}, as {daemon} saw it")]
+    if diagnosis_of(instance) is not None:
+        lines.append(f"now: {health(instance, now)}")
+    else:
+        lines.append("now: not here; this is what is remembered of it")
     entries = instance.get("history", ())
     if not entries:
         return [*lines, "nothing is remembered of it"]
-    return [*lines, *timeline(choose(entries))]
+    return [*lines, *timeline(choose(entries), style)]

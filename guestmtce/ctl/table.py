@@ -5,23 +5,31 @@ What is shown came from guests in the end, so every cell goes through `cell`.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from guestmtce.runtime.log import one_line
 
 _GAP = "  "
-_LEAST_WIDTH = 6
+_LEAST_WIDTH = 12
+# What continues a line stands this far to the right of where its text began.
+_HANG = 2
 _RESET = "\x1b[0m"
+_RED, _GREEN, _YELLOW, _BOLD = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[1m"
 _COLOURS = {
-    "healthy": "\x1b[32m",
-    "degraded": "\x1b[33m",
-    "down": "\x1b[31m",
-    "silent": "\x1b[31m",
-    "forbidden": "\x1b[31m",
-    "heading": "\x1b[1m",
+    "healthy": _GREEN,
+    "degraded": _YELLOW,
+    "down": _RED,
+    "silent": _RED,
+    "forbidden": _RED,
+    "bad": _RED,
+    "odd": _YELLOW,
+    "heading": _BOLD,
 }
+_COLOUR = re.compile("\x1b\\[[0-9]*m")
+_COLOUR_OR_TEXT = re.compile(f"({_COLOUR.pattern})")
 
 
 class Style:
@@ -31,7 +39,7 @@ class Style:
         self._colour = colour
 
     def mark(self, kind: str, text: str) -> str:
-        """Return `text` in the colour of its kind (a state, or "heading")."""
+        """Return `text` in the colour of its kind: a daemon's state, "bad", "odd", "heading"."""
         colour = _COLOURS.get(kind, "") if self._colour else ""
         return f"{colour}{text}{_RESET}" if colour else text
 
@@ -50,7 +58,9 @@ def cell(value: object) -> str:
 
 
 def width(text: str) -> int:
-    """Return how many columns a terminal gives to `text`."""
+    """Return how many columns a terminal gives to `text`; our own colours take none."""
+    if "\x1b" in text:
+        text = _COLOUR.sub("", text)
     if text.isascii():
         return len(text)
     columns = 0
@@ -60,46 +70,130 @@ def width(text: str) -> int:
     return columns
 
 
+class Column(NamedTuple):
+    """A column of a table: the key of its cells, and how it gives way on a narrow terminal.
+
+    `leaves` 1: left out first, 2: next, ...; 0: never, it is made narrower.
+    """
+
+    key: str
+    leaves: int = 0
+
+    @property
+    def heading(self) -> str:
+        """The key in capitals."""
+        return self.key.upper().replace("_", "-")
+
+
 def table(
     rows: Sequence[Mapping[str, Any]],
-    columns: Iterable[str],
+    columns: Sequence[Column],
     style: Style,
     room: int | None = None,
+    kinds: Mapping[str, Sequence[str]] = {},
 ) -> list[str]:
     """Return aligned lines, a heading first; a column that no row has is left out.
 
-    `room`: how many columns the terminal has. What is wider is cut, the widest column first.
+    `room`: how many columns the terminal has. What is wider gives way: the columns that may
+    leave do, the others are cut, the widest first. `kinds`: of a column's key, the kind of each
+    row's cell, which is marked so.
     """
-    shown = [column for column in columns if any(column in row for row in rows)]
-    heading = [column.upper().replace("_", "-") for column in shown]
-    grid = [heading, *([cell(row.get(column)) for column in shown] for row in rows)]
-    widths = [max(map(width, column)) for column in zip(*grid)]
+    shown = [column for column in columns if any(column.key in row for row in rows)]
+    texts = {column: [cell(row.get(column.key)) for row in rows] for column in shown}
+    widths = {column: max(map(width, (column.heading, *texts[column]))) for column in shown}
     if room is not None:
-        widths = _fit(widths, room - len(_GAP) * (len(widths) - 1))
-    lines = [
-        _line([cut(text, most) for text, most in zip(cells, widths)], widths) for cells in grid
-    ]
-    return [style.mark("heading", lines[0]), *lines[1:]]
+        _fit(widths, room)
+    shown = [column for column in shown if column in widths]
+    heading = _line([cut(column.heading, widths[column]) for column in shown], widths.values())
+    lines = [style.mark("heading", heading)]
+    for number in range(len(rows)):
+        line = [
+            _pad(cut(texts[column][number], widths[column]), widths[column]) for column in shown
+        ]
+        for place, column in enumerate(shown):
+            if column.key in kinds:
+                line[place] = style.mark(kinds[column.key][number], line[place])
+        lines.append(_GAP.join(line).rstrip())
+    return lines
 
 
-def _fit(widths: list[int], room: int) -> list[int]:
-    """Return widths that are `room` at most together, if that can be: the widest ones give."""
-    fitted = list(widths)
-    over = sum(fitted) - room
-    while over > 0 and max(fitted) > _LEAST_WIDTH:
-        widest = fitted.index(max(fitted))
-        fitted[widest] -= 1
-        over -= 1
-    return fitted
+def _fit(widths: dict[Column, int], room: int) -> None:
+    """Make `widths` fit the room, if that can be."""
+
+    def over() -> int:
+        return sum(widths.values()) + len(_GAP) * (len(widths) - 1) - room
+
+    def least() -> int:
+        return sum(max(0, each - _LEAST_WIDTH) for each in widths.values())
+
+    leaving = sorted((column for column in widths if column.leaves), key=lambda each: each.leaves)
+    for column in leaving:
+        if over() <= least():
+            break
+        del widths[column]
+    for _ in range(max(0, over())):
+        widest = max(widths, key=lambda column: widths[column])
+        if widths[widest] <= 1:
+            break
+        widths[widest] -= 1
 
 
 def cut(text: str, most: int) -> str:
     """Return `text` in `most` columns at most, an ellipsis at its end if it was cut."""
     if width(text) <= most:
         return text
-    while text and width(text) > most - 1:
-        text = text[:-1]
-    return text + "…"
+    kept, left = "", most - 1
+    for part in _COLOUR_OR_TEXT.split(text):
+        if part.startswith("\x1b"):
+            kept += part  # it begins or ends a colour, and takes no room
+        else:
+            head = _head(part, left)
+            left -= width(head)
+            kept += head
+            if head != part:
+                left = 0
+    return kept + "…"
+
+
+def wrapped(line: str, room: int) -> list[str]:
+    """Return `line` as lines of `room` columns at most, broken between words where that can be.
+
+    What goes on stands below the text of the line's last column: after its last gap of two
+    spaces or more in the first half of the room.
+    """
+    if width(line) <= room:
+        return [line]
+    hang = " " * _hang(line, room)
+    lines = [""]
+    for word in re.findall(" *[^ ]+", line):
+        rest = word
+        if width(lines[-1] + word) > room and lines[-1].strip():
+            lines.append(hang)
+            rest = word.lstrip(" ")
+        while width(lines[-1] + rest) > room:
+            head = _head(rest, room - width(lines[-1])) or rest[0]
+            lines[-1] += head
+            rest = rest[len(head) :]
+            lines.append(hang)
+        lines[-1] += rest
+    return lines
+
+
+def _hang(line: str, room: int) -> int:
+    plain = _COLOUR.sub("", line)
+    gaps = [gap.end() for gap in re.finditer("(?<=[^ ])  +", plain)]
+    indent = len(plain) - len(plain.lstrip(" "))
+    return max((gap for gap in gaps if gap <= room // 2), default=min(indent + _HANG, room // 2))
+
+
+def _head(word: str, room: int) -> str:
+    """Return as much of a word as `room` columns take."""
+    used = 0
+    for number, char in enumerate(word):
+        used += width(char)
+        if used > room:
+            return word[:number]
+    return word
 
 
 def fields(values: Mapping[str, Any], indent: str = "") -> list[str]:
@@ -112,6 +206,9 @@ def fields(values: Mapping[str, Any], indent: str = "") -> list[str]:
     ]
 
 
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = (text + " " * (room - width(text)) for text, room in zip(cells, widths))
-    return _GAP.join(padded).rstrip()
+def _line(cells: Iterable[str], widths: Iterable[int]) -> str:
+    return _GAP.join(map(_pad, cells, widths)).rstrip()
+
+
+def _pad(text: str, room: int) -> str:
+    return text + " " * (room - width(text))

@@ -13,6 +13,7 @@ and what the daemon itself adds (`App.commands`):
     {"command": "instances"}          {"instances": [{"uuid", "host", "name", "state", …}]}
     {"command": "show", "uuid": U}    {"instance": {…, "history": […], "exchanges": […]}}
     {"command": "events"}             {"events": [{"number", "at", "uuid", "what", …}], "next": N}
+    {"command": "past"}               {"past": [{"uuid", "name"}]}: remembered, and not there
     {"command": "hosts"}              {"hosts": [{"hostname", "uuid", "ip", "reporting", …}]}
 """
 
@@ -186,7 +187,7 @@ def ask(path: str, request: dict[str, Any], timeout: float = DEADLINE_SECS) -> A
         raise TimeoutError("the daemon does not answer") from None
     try:
         answer = json.loads(received)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
         raise ValueError("the answer is not a JSON object")

@@ -26,7 +26,6 @@ from guestmtce.core.shared.mtc_message import (
 from guestmtce.core.shared.owed import Debt, Topic
 from guestmtce.core.shared.settings import ServerSettings, management_interface
 from guestmtce.core.shared.stamp import EPOCH_LIMIT, Stamp
-from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, Notification, canonical_uuid
 from guestmtce.runtime import files, intake
 from guestmtce.runtime import log as logs
@@ -213,6 +212,7 @@ class GuestServer:
         channel = self.channels.get(uuid)
         if channel is None:
             channel = Channel(uuid, self.worker, self._loop, self._directory, self)
+            channel.instance.memory.name = self._past.name(uuid)
             channel.instance.memory.history.restore(self._past.take(uuid))
             self.channels[uuid] = channel
             log.info("instance %s: added", uuid)
@@ -223,7 +223,7 @@ class GuestServer:
         channel = self.channels.pop(uuid, None)
         if channel is not None:
             channel.instance.delete()
-            self._past.put(uuid, channel.instance.memory.history)
+            self._past.put(uuid, channel.instance.memory.history, channel.instance.name)
             self.link.void(uuid)
             self._losses.void(uuid)
             log.info("instance %s: forgotten", uuid)
@@ -388,6 +388,7 @@ class GuestServer:
             "instances": lambda _request: {"instances": self._instances()},
             "show": self._show,
             "events": lambda _request: self._events.answer(),
+            "past": lambda _request: {"past": self._past.instances()},
         }
 
     def _instances(self) -> list[dict[str, Any]]:
@@ -401,7 +402,8 @@ class GuestServer:
             history = self._past.for_operator(uuid)
             if not history:
                 return {"error": "no such instance"}
-            return {"instance": {"uuid": uuid, "host": self.hostname, "history": history}}
+            gone = {"uuid": uuid, "host": self.hostname, "name": self._past.name(uuid)}
+            return {"instance": {**gone, "history": history}}
         return {"instance": channel.for_operator(whole=True)}
 
     def _note_acknowledged(self, order: Debt, queued: bool) -> None:
@@ -416,5 +418,5 @@ class GuestServer:
     def _note_entry(self, uuid: str, entry: Entry) -> None:
         """Pass what an instance remembers on to the file, and to whoever follows."""
         channel = self.channels.get(uuid)
-        name = printable(channel.instance.heartbeat.terms.name) if channel else ""
+        name = channel.instance.name if channel else self._past.name(uuid)
         self._events.add({"uuid": uuid, "name": name, **entry.for_operator()})

@@ -189,7 +189,7 @@ class Channel:
     @property
     def who(self) -> str:
         """The instance as a log line names it: its UUID, and the VM's name if it has one."""
-        name = printable(self.instance.heartbeat.terms.name)
+        name = self.instance.name
         return f"instance {self.instance.uuid}" + (f" ({name})" if name else "")
 
     def _may_log(self) -> bool:

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guestmtce import __version__
-from guestmtce.ctl import app, commands, events
+from guestmtce.ctl import app, details, events, instances
 from guestmtce.ctl.ask import Reply
 from guestmtce.ctl.commands import to_json
-from guestmtce.ctl.table import Style, cell, fields, table, width
+from guestmtce.ctl.table import Column, Style, cell, cut, fields, table, width, wrapped
 from guestmtce.runtime import control
 
 UUID = "8d1b2c3e-1111-2222-3333-444455556666"
@@ -202,7 +202,7 @@ def test_instances_are_an_aligned_table(daemons, capsys):
     daemons.server({"instances": INSTANCES})
     assert daemons.run("instances", "-o", "uuid,name,state") == 0
     assert capsys.readouterr().out.splitlines() == [
-        "guestServer: 2",
+        "guestServer: 2 instances",
         f"{'UUID':36}  NAME  STATE",
         f"{UUID.replace('8', '9')}  -     waiting_init",
         f"{UUID}  vm-1  waiting_challenge",
@@ -214,8 +214,8 @@ def test_both_daemons_views_are_shown(daemons, capsys):
     daemons.agent({"instances": []})
     daemons.run("instances")
     assert [line for line in capsys.readouterr().out.splitlines() if "guest" in line] == [
-        "guestServer: 2",
-        "guestAgent: 0",
+        "guestServer: 2 instances",
+        "guestAgent: 0 instances",
     ]
 
 
@@ -224,7 +224,7 @@ def test_hosts_come_from_the_daemon_that_knows_them(daemons, capsys):
     daemons.agent({"hosts": [{"hostname": "compute-0", "ip": "10.0.0.2", "instances": 2}]})
     assert daemons.run("hosts") == 0
     assert capsys.readouterr().out == (
-        "guestAgent: 1\nHOSTNAME   IP        INSTANCES\ncompute-0  10.0.0.2  2\n"
+        "guestAgent: 1 host\nHOSTNAME   IP        INSTANCES\ncompute-0  10.0.0.2  2\n"
     )
 
 
@@ -261,7 +261,7 @@ def test_no_guest_text_reaches_the_terminal_as_it_is(name, key):
     """A name with an escape sequence in it must not move the cursor or change the title."""
     rows = [{"name": name, "more": {key: [name]}}]
     lines = [
-        *table(rows, ["name", "more"], Style(colour=False)),
+        *table(rows, [Column("name"), Column("more")], Style(colour=False)),
         *fields({key: name, "x": {key: name}}),
     ]
     assert all(line.isprintable() for line in lines)
@@ -298,7 +298,9 @@ def test_cells(value, text):
 def test_wide_and_combining_characters_are_aligned():
     assert (width("vm"), width("雪"), width("é")) == (2, 2, 1)
     lines = table(
-        [{"a": "雪雪", "b": 1}, {"a": "e\u0301", "b": 2}], ["a", "b"], Style(colour=False)
+        [{"a": "雪雪", "b": 1}, {"a": "e\u0301", "b": 2}],
+        [Column("a"), Column("b")],
+        Style(colour=False),
     )
     assert lines == ["A     B", "雪雪  1", "e\u0301     2"]
 
@@ -308,7 +310,7 @@ def test_wide_and_combining_characters_are_aligned():
     [(0, "0 s"), (61, "1 min 1 s"), (3_600, "1 h 0 min"), (100_000, "1 d 3 h"), (None, "?")],
 )
 def test_durations(seconds, text):
-    assert commands.duration(seconds) == text
+    assert details.duration(seconds) == text
 
 
 def test_colour_marks_states():
@@ -322,7 +324,11 @@ def test_colour_marks_states():
 def test_an_instance_is_found_by_its_name(daemons, capsys):
     daemons.server({"instances": INSTANCES, "instance": {**INSTANCES[0], "history": HISTORY}})
     assert daemons.run("why", "vm-1") == 0
-    assert [request["command"] for request in daemons.requests[::2]] == ["instances", "show"]
+    assert [request["command"] for request in daemons.requests[::2]] == [
+        "instances",
+        "past",
+        "show",
+    ]
     assert daemons.requests[-1]["uuid"] == UUID
     out = capsys.readouterr().out
     assert f"vm-1 ({UUID}) on compute-0, as guestServer saw it" in out
@@ -338,6 +344,20 @@ def test_a_name_that_may_be_several_is_refused_with_their_names(daemons, capsys)
     assert "no instance has the name or UUID nobody" in capsys.readouterr().err
 
 
+def test_an_instance_that_is_gone_is_found_by_the_name_that_it_had(daemons, capsys):
+    """And a whole name goes before the beginning of another."""
+    daemons.server(
+        {
+            "instances": [{**INSTANCES[0], "name": "web-10"}],
+            "past": [{"uuid": "9" * 36, "name": "web-1"}],
+            "instance": {"uuid": "9" * 36, "name": "web-1", "history": HISTORY},
+        }
+    )
+    assert daemons.run("why", "web-1") == 0
+    assert daemons.requests[-1]["uuid"] == "9" * 36
+    assert "now: not here; this is what is remembered of it" in capsys.readouterr().out
+
+
 HISTORY = [
     {"at": 1_700_000_000.0, "what": "heartbeating", "detail": ""},
     {"at": 1_700_000_002.0, "what": "loss", "detail": "no answer for 2.0 s"},
@@ -349,7 +369,7 @@ def test_show_ends_with_history_and_messages(daemons, capsys):
     daemons.server({"instance": {**INSTANCES[0], "history": HISTORY, "exchanges": messages}})
     daemons.run("show", UUID)
     out = capsys.readouterr().out
-    assert out.index("misses") < out.index("history:") < out.index("last messages:")
+    assert out.index("misses") < out.index("\nhistory\n") < out.index("\nlast messages\n")
     assert out.rstrip().endswith("< challenge_response  12.6 ms")
 
 
@@ -436,17 +456,67 @@ def test_watch_without_a_terminal_reprints(daemons, capsys, monkeypatch):
     monkeypatch.setattr(time, "sleep", sleep)
     assert daemons.run("watch") == 0
     out = capsys.readouterr().out
-    assert out.count("guestServer: 2") == 2
+    assert out.count("guestServer: 2 instances") == 2
     assert "\x1b" not in out
 
 
 @pytest.mark.parametrize("room", [60, 80, 200])
 def test_a_table_is_cut_to_the_terminal(room):
     rows = [{"a": "x" * 50, "b": "雪" * 30, "c": "short"}]
-    lines = table(rows, ["a", "b", "c"], Style(colour=False), room)
+    lines = table(rows, [Column("a"), Column("b"), Column("c")], Style(colour=False), room)
     assert max(map(width, lines)) <= room
     assert lines[1].endswith("short")
     assert ("…" in lines[1]) is (room < 120)
+
+
+words = st.text(st.sampled_from("abc 雪e\u0301\N{SLEEPING FACE}"), max_size=300)
+
+
+@given(words, st.integers(20, 100))
+def test_a_line_is_broken_to_the_terminal_and_nothing_of_it_is_lost(text, room):
+    line = f"  03:12:07.4  {text.strip()}"
+    parts = wrapped(line, room)
+    assert max(map(width, parts)) <= room
+    assert "".join(parts).replace(" ", "") == line.replace(" ", "")
+    assert all(part.startswith("  ") for part in parts[1:])
+
+
+def test_what_goes_on_stands_below_what_was_said():
+    assert wrapped("  03:12:07.4  LOST: no answer for a while", 30) == [
+        "  03:12:07.4  LOST: no answer",
+        "              for a while",
+    ]
+    assert wrapped("\x1b[1mone two\x1b[0m three", 9) == ["\x1b[1mone two\x1b[0m", "  three"]
+
+
+@given(words, st.integers(1, 40))
+def test_a_cut_text_fits_and_its_colour_ends(text, most):
+    shown = cut(f"\x1b[31m{text}\x1b[0m", most)
+    assert width(shown) <= most
+    assert shown.count("\x1b") == 2
+
+
+@pytest.mark.parametrize(
+    ("room", "heading"),
+    [
+        (None, "NAME INSTANCE HOST HEALTH LAST-ANSWER REPORTING"),
+        (80, "NAME INSTANCE HOST HEALTH LAST-ANSWER REPORTING"),
+        (60, "NAME HOST HEALTH REPORTING"),
+        (40, "NAME HOST HEALTH"),
+    ],
+)
+def test_a_narrow_table_does_without_what_matters_least(room, heading):
+    row = {**INSTANCES[0], "name": "web-server-00001", "condition": "ill", "detail": "fan broken"}
+    lines = instances.lines([row], None, 0.0, Style(colour=False), room)
+    assert " ".join(lines[0].split()) == heading
+    assert "ill: fan bro" in lines[1]
+    assert room is None or max(map(width, lines)) <= room
+
+
+def test_what_is_wrong_is_red():
+    rows = [{**INSTANCES[0], "condition": word} for word in ("lost", "silent", "ok")]
+    lines = instances.lines(rows, "health,name", 0.0, Style(colour=True), None)
+    assert [line[:5] for line in lines[1:]] == ["\x1b[31m", "\x1b[33m", "ok   "]
 
 
 # The program

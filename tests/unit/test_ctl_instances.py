@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from guestmtce.core.shared.condition import Condition
 from guestmtce.ctl import instances, story
-from guestmtce.ctl.table import Style, table, width
+from guestmtce.ctl.table import Style, width
 
 NOW = 1_700_000_000.0
 PLAIN = Style(colour=False)
@@ -55,8 +55,7 @@ def test_selected_by_condition_and_host():
 
 def test_the_usual_table_fits_80_columns():
     row = {**ROWS[1], "name": "a-name-of-16-cha", "last_answer": NOW - 0.4, "reporting": True}
-    narrow = instances.columns(None)
-    lines = table(instances.cells([row], narrow, NOW), narrow, PLAIN)
+    lines = instances.lines([row], None, NOW, PLAIN, None)
     assert max(map(width, lines)) <= 80
     assert "ill: fan broken" in lines[1]
     assert "0.4 s" in lines[1]
@@ -79,7 +78,7 @@ def test_columns_of_choice():
 )
 def test_any_row_is_printable(row):
     """Whatever a daemon of another version says, a table is what comes of it."""
-    for line in table(instances.cells([row], list(instances.COLUMNS), NOW), instances.WIDE, PLAIN):
+    for line in instances.lines([row], ",".join(instances.COLUMNS), NOW, PLAIN, None):
         assert line.isprintable()
 
 
@@ -122,8 +121,8 @@ def test_a_story_says_times_words_and_details():
 
 def test_why_says_who_where_and_how_it_is_now():
     row = {**ROWS[2], "history": [{"at": NOW, "what": "loss", "detail": "no answer for 2.0 s"}]}
-    lines = story.why("guestServer", row, NOW + 40, PLAIN)
+    lines = story.why({"guestServer": row}, NOW + 40, PLAIN)
     assert lines[0] == f"db ({row['uuid']}) on compute-0, as guestServer saw it"
     assert lines[1] == "now: lost 1 min ago"
     assert lines[-1].endswith("LOST: no answer for 2.0 s")
-    assert story.why("guestServer", {}, NOW, PLAIN)[-1] == "nothing is remembered of it"
+    assert story.why({"guestServer": {}}, NOW, PLAIN)[-1] == "nothing is remembered of it"

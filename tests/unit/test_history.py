@@ -124,8 +124,31 @@ def test_what_is_no_entry_is_passed_over(wrong):
 
 
 def test_a_bounded_number_of_instances_is_remembered():
+    past = Past(())
+    for number in range(PAST_INSTANCES + 5):
+        past.put(str(number), History(Wall()), f"vm-{number}")
+    assert len(past.instances()) == PAST_INSTANCES
+    assert past.instances()[0] == {"uuid": "5", "name": "vm-5"}
+    assert past.name("4") == ""
+
+
+def test_all_that_an_earlier_run_left_is_remembered():
+    """A controller has more instances than that: the size of the file is the bound then."""
     past = Past(event(1, str(number)) for number in range(PAST_INSTANCES + 5))
-    assert past.for_operator("4") == []
-    assert past.for_operator("5")
     past.put("new", History(Wall()))
-    assert past.for_operator("5") == []
+    assert len(past.instances()) == PAST_INSTANCES + 5
+    assert past.for_operator("0") == []
+    assert past.for_operator("1")
+
+
+def test_of_which_nothing_was_heard_for_the_longest_goes_first():
+    past = Past([event(1, "a"), event(2, "b"), event(3, "a")])
+    assert [each["uuid"] for each in past.instances()] == ["b", "a"]
+
+
+def test_a_name_is_remembered_that_the_guest_gave_once():
+    """After a restart a lost guest says nothing, and people know it by its name all the same."""
+    past = Past([event(1, "a", name=""), event(2, "a", name="web\x1b"), event(3, "a", name="")])
+    assert past.name("a") == "web\\x1b"
+    past.take("a")
+    assert past.name("a") == ""

@@ -29,7 +29,7 @@ def test_a_life_without_trouble():
         ("reporting", "on"),
         ("found", ""),
         ("connected", ""),
-        ("init", "vm-1, each 1000 ms, reboot"),
+        ("init", "vm-1, each 1000 ms, action reboot"),
         ("heartbeating", ""),
     ]
     assert condition(rig) == ("ok", "")

@@ -427,7 +427,9 @@ class Heartbeat(Machine[HeartbeatState]):
 
 def _in_words(terms: Terms) -> str:
     """Return what a guest asked for, for people."""
-    return f"{terms.name or 'no name'}, each {terms.interval_ms} ms, {terms.corrective_action}"
+    return (
+        f"{terms.name or 'no name'}, each {terms.interval_ms} ms, action {terms.corrective_action}"
+    )
 
 
 _INIT = HeartbeatState.WAITING_INIT

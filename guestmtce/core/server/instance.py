@@ -168,6 +168,11 @@ class Instance:
         self.heartbeat.step(heartbeat.Input.DELETED)
         self.connection.step(connect.Input.DELETED)
 
+    @property
+    def name(self) -> str:
+        """What its guest calls itself, or called itself before our start; safe to print."""
+        return printable(self.heartbeat.terms.name) or self.memory.name
+
     def for_agent(self) -> InstanceInformation:
         """Return what guestAgent is told of the instance."""
         return self.heartbeat.information()
@@ -179,7 +184,7 @@ class Instance:
         return {
             "uuid": self.uuid,
             "host": self._worker.hostname,
-            "name": printable(beat.terms.name),
+            "name": self.name,
             **self.diagnosis().for_operator(),
             "last_answer": self.memory.last_answer,
             "state": beat.state.value,

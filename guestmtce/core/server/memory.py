@@ -25,10 +25,11 @@ class Memory:
 
     `challenged(at)` remembers a challenge, `answered(at, secs, healthy)` its answer in time, by
     the monotonic clock: these two are called for each heartbeat. `last_answer` is when it last
-    answered in time, by the wall clock; None before the first.
+    answered in time, by the wall clock; None before the first. `name` is what the guest called
+    itself before we were started.
     """
 
-    __slots__ = ("_exchanges", "_keep", "_worker", "challenged", "history", "last_answer")
+    __slots__ = ("_exchanges", "_keep", "_worker", "challenged", "history", "last_answer", "name")
 
     def __init__(self, uuid: str, worker: Worker) -> None:
         self.history = History(worker.wall, partial(worker.on_entry, uuid))
@@ -36,6 +37,7 @@ class Memory:
         self.challenged: Callable[[float], None] = self._exchanges.keep
         self._keep = self._exchanges.keep
         self.last_answer: float | None = None
+        self.name = ""
         self._worker = worker
 
     def add(self, what: What, detail: str = "") -> None:

@@ -126,38 +126,52 @@ _KINDS = {what.value: what for what in What}
 class Past:
     """What is remembered of instances that are not there: of an earlier run, or deleted.
 
-    At most PAST_INSTANCES; the one that was put here first goes first.
+    At most PAST_INSTANCES, or as many as an earlier run left; the one of which nothing was heard
+    for the longest goes first.
     """
 
     def __init__(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Take the events that an earlier run wrote; what is no entry is passed over."""
         self._entries: dict[str, deque[Entry]] = {}
+        self._names: dict[str, str] = {}
         for event in events:
-            uuid, at = event.get("uuid"), event.get("at")
+            uuid, at, name = event.get("uuid"), event.get("at"), event.get("name")
             what = _KINDS.get(str(event.get("what")))
             if what is None or not isinstance(uuid, str) or not isinstance(at, (int, float)):
                 continue
-            entries = self._entries.setdefault(uuid, deque(maxlen=ENTRIES))
+            entries = self._entries.pop(uuid, None) or deque(maxlen=ENTRIES)
             entries.append(Entry(float(at), what, printable(event.get("detail"), DETAIL_LIMIT)))
-        self._drop_oldest()
+            self._entries[uuid] = entries
+            if name and isinstance(name, str):
+                self._names[uuid] = printable(name)
+        self._most = max(PAST_INSTANCES, len(self._entries))
 
-    def put(self, uuid: str, history: Iterable[Entry]) -> None:
-        """Remember an instance that goes."""
+    def put(self, uuid: str, history: Iterable[Entry], name: str = "") -> None:
+        """Remember an instance that goes, and what its guest called itself."""
         self._entries.pop(uuid, None)
         self._entries[uuid] = deque(history, maxlen=ENTRIES)
-        self._drop_oldest()
+        self._names[uuid] = name
+        while len(self._entries) > self._most:
+            oldest = next(iter(self._entries))
+            del self._entries[oldest]
+            self._names.pop(oldest, None)
+
+    def name(self, uuid: str) -> str:
+        """Return what the guest of an instance called itself, "" if that is not remembered."""
+        return self._names.get(uuid, "")
 
     def take(self, uuid: str) -> Iterable[Entry]:
         """Return what is remembered of an instance that comes, and forget it here."""
+        self._names.pop(uuid, None)
         return self._entries.pop(uuid, ())
 
     def for_operator(self, uuid: str) -> list[dict[str, Any]]:
         """Return what is remembered of an instance that is not there."""
         return [entry.for_operator() for entry in self._entries.get(uuid, ())]
 
-    def _drop_oldest(self) -> None:
-        while len(self._entries) > PAST_INSTANCES:
-            del self._entries[next(iter(self._entries))]
+    def instances(self) -> list[dict[str, str]]:
+        """Return the instances that are remembered, so that they are found by name."""
+        return [{"uuid": uuid, "name": self.name(uuid)} for uuid in self._entries]
 
 
 class Exchange(NamedTuple):
