@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Each daemon that a test starts would be compiled anew where the environment forbids bytecode, and
+# so would the tests themselves. It is kept out of the tree, unless someone said where.
+if "PYTHONPYCACHEPREFIX" not in os.environ:
+    sys.pycache_prefix = str(Path(__file__).parents[1] / "build/bytecode")
+    sys.dont_write_bytecode = False
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A slow or busy machine must not fail a property: what it says is about the code, not the clock.
+# Each run draws other examples: few in each, many in all. `make fuzz` searches for longer.
 settings.register_profile(
-    "project", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    "project",
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
 )
 settings.load_profile("project")
 

@@ -209,7 +209,8 @@ def run(tree: Path, files: list[Path], seconds: float) -> str:
     """Run tests in a copy of the tree; return what pytest said if one failed, "" if none did."""
     names = [str(file.relative_to(ROOT)) for file in files]
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0"]
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    # Two mutants of a second may be of one size: bytecode of the one would be taken for the other.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": os.devnull}
     command = [sys.executable, "-m", "pytest", *options, *names]
     try:
         done = subprocess.run(

@@ -80,7 +80,6 @@ class Guest:
         self.busy_file = self.directory / "busy"
         self.fault_file = self.directory / "fault"
         env = {**os.environ, "BUSY_FILE": str(self.busy_file), "FAULT_FILE": str(self.fault_file)}
-        env["PYTHONDONTWRITEBYTECODE"] = "1"
         self.client = Daemon(command, root.path / f"{self.name}.log", env)
 
     def close(self) -> None:

@@ -192,8 +192,7 @@ class Root:
         """Start bin/`program` in the foreground under this root; wait for its pidfile."""
         command = [sys.executable, str(REPOSITORY / "bin" / program), "-f"]
         command += ["--root", str(self.path), *options]
-        env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-        daemon = Daemon(command, self.path / f"{program}.log", env)
+        daemon = Daemon(command, self.path / f"{program}.log", os.environ)
         self.daemons.append(daemon)
         if wait:
             self._wait_started(daemon, self.path / f"var/run/{program}.pid")

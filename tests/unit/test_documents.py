@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,13 @@ HEADINGS = {name: headings(text) for name, text in PAGES.items()}
 DECISIONS = {int(number) for number in re.findall(r"^(\d+)\. ", DOCUMENTS["decisions.md"], re.M)}
 
 
-def said(path: Path) -> Iterator[str]:
-    """Yield what a source file says to people: comments and strings of Python, else all of it."""
+@cache
+def said(path: Path) -> tuple[str, ...]:
+    """Return what a source file says to people: comments and strings of Python, else all of it."""
+    return tuple(_said(path))
+
+
+def _said(path: Path) -> Iterator[str]:
     text = path.read_text("utf-8", errors="replace")
     if path.suffix != ".py" and not text.startswith("#!/usr/bin/python"):
         yield " ".join(line.lstrip("#; ") for line in text.splitlines())

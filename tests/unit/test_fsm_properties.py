@@ -288,7 +288,7 @@ class Lifetime(RuleBasedStateMachine):
         assert self.port.votes_reported == ended - self.superseded - votes["deleted"]
 
 
-Lifetime.TestCase.settings = settings(max_examples=120, stateful_step_count=40)
+Lifetime.TestCase.settings = settings(stateful_step_count=40)
 TestLifetime = Lifetime.TestCase
 
 
@@ -323,7 +323,7 @@ def babble(draw: Any) -> bytes:
 
 
 @given(babble())
-@settings(max_examples=200)
+@settings(max_examples=80)
 def test_bytes_never_raise_and_are_counted(data):
     """Nothing that a guest sends may stop the daemon; what is bad is counted, each once."""
     rig = Rig().connect()
@@ -340,7 +340,6 @@ def test_bytes_never_raise_and_are_counted(data):
 
 
 @given(babble(), st.sampled_from([1, 2, 7]))
-@settings(max_examples=100)
 def test_the_outcome_does_not_depend_on_the_split(data, size):
     """The same result however the bytes are split, in what comes out of the whole machine."""
     whole, split = Rig().connect(), Rig().connect()
@@ -353,7 +352,6 @@ def test_the_outcome_does_not_depend_on_the_split(data, size):
 
 
 @given(st.lists(st.sampled_from([m.value for m in Event] + ["unknown", "x"]), max_size=4))
-@settings(max_examples=50)
 def test_reports_are_json_of_strings(events):
     """Whatever the guest called its things, a report is a JSON object of strings."""
     rig = Rig().beat(name="\ud800\x00", corrective_action="\ud800")

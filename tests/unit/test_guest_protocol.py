@@ -472,7 +472,7 @@ def test_wide_is_not_deep():
 
 
 @given(st.binary(max_size=1100))
-@settings(max_examples=200)
+@settings(max_examples=80)
 def test_any_line_is_a_message_or_refused(data):
     """Never a crash: ProtocolError is the only way out."""
     with contextlib.suppress(ProtocolError):
@@ -487,7 +487,7 @@ JSON = st.recursive(
 
 
 @given(st.sampled_from(list(GUEST_MESSAGES)), st.data())
-@settings(max_examples=200)
+@settings(max_examples=80)
 def test_any_value_under_any_key(msg_type, data):
     """Validated once at the border: typed and in range, or refused with that key's name."""
     members = dict(GUEST_MESSAGES[msg_type])
@@ -554,7 +554,7 @@ def test_framing(stream, expected, size):
     ).map(b"".join),
     st.data(),
 )
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_framing_does_not_depend_on_the_split(stream, data):
     """The same result however the bytes are split."""
     whole = frames([stream])

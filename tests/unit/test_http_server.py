@@ -685,7 +685,7 @@ REQUEST_PARTS = st.sampled_from(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     st.lists(REQUEST_PARTS | st.binary(max_size=40), max_size=8).map(b"".join),
     st.lists(st.integers(1, 30), min_size=1, max_size=8),

@@ -102,4 +102,4 @@ class InventoryMachine(RuleBasedStateMachine):
 
 
 TestInventoryMachine = InventoryMachine.TestCase
-TestInventoryMachine.settings = settings(max_examples=60, stateful_step_count=30)
+TestInventoryMachine.settings = settings(stateful_step_count=30)

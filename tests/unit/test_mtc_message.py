@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from guestmtce.core.shared import mtc_message
@@ -209,7 +209,6 @@ def test_members_are_typed():
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=()), max_size=1500))
-@settings(max_examples=100)
 def test_long_reason_is_shortened_never_cut_in_mid_json(reason):
     """A payload that would not fit 959 bytes is shortened in its free-text member."""
     members = {"hostname": "compute-0", "uuid": UUID, "vote": "reject", "reason": reason}
@@ -238,7 +237,6 @@ def test_what_cannot_be_shortened_is_refused():
 
 
 @given(st.binary(max_size=1100), st.booleans())
-@settings(max_examples=100)
 def test_any_bytes_are_a_message_or_refused(data, framed):
     """Everything else is dropped: nothing raises but ProtocolError."""
     whole = datagram(data) if framed else data
@@ -254,7 +252,6 @@ def test_any_bytes_are_a_message_or_refused(data, framed):
     st.dictionaries(st.text(max_size=5), st.text(max_size=10) | st.integers(), max_size=5),
     st.booleans(),
 )
-@settings(max_examples=100)
 def test_round_trip(command, members, full_size):
     """What is sent is what is read."""
     data = mtc_message.encode(command, members, signature=AGENT_SIGNATURE, full_size=full_size)

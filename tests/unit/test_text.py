@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from guestmtce.core.shared.text import clean, encode_json, printable, shorten_to_fit
@@ -24,7 +24,6 @@ def test_json_has_no_spaces_and_keeps_the_order():
 
 
 @given(ANY_TEXT)
-@settings(max_examples=100)
 def test_json_text_cannot_be_broken_out_of(text):
     """Guest text is JSON-escaped by the encoder: ASCII, one line, the same when read."""
     encoded = encode_json({"k": text})
@@ -72,7 +71,6 @@ def test_printable_is_cut():
 
 
 @given(ANY_TEXT)
-@settings(max_examples=100)
 def test_printable_is_one_line_that_any_terminal_shows(text):
     """No control, no line separator, no bidirectional mark, no surrogate comes through."""
     shown = printable(text)
@@ -82,7 +80,6 @@ def test_printable_is_one_line_that_any_terminal_shows(text):
 
 
 @given(ANY_TEXT, ANY_TEXT)
-@settings(max_examples=100)
 def test_printable_is_not_ambiguous(one, other):
     """Two texts do not look the same: the backslash is escaped, too."""
     assert (printable(one) == printable(other)) == (one == other)
@@ -112,7 +109,6 @@ def test_clean(text, limit, kept):
 
 
 @given(ANY_TEXT, st.integers(0, 100))
-@settings(max_examples=100)
 def test_clean_keeps_its_word(text, limit):
     """In bytes of UTF-8 at most `limit`, and clean stays clean."""
     kept = clean(text, limit)

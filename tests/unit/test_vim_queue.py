@@ -501,4 +501,4 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueueMachine = QueueMachine.TestCase
-TestQueueMachine.settings = settings(max_examples=100, stateful_step_count=40)
+TestQueueMachine.settings = settings(stateful_step_count=40)
