@@ -33,7 +33,7 @@ from guestmtce.core.shared.settings import AgentSettings, management_interface
 from guestmtce.core.shared.stamp import EPOCH_LIMIT
 from guestmtce.core.shared.text import encode_json, printable
 from guestmtce.core.shared.vocabulary import Command, canonical_uuid
-from guestmtce.runtime import files, intake
+from guestmtce.runtime import files, vitals
 from guestmtce.runtime import log as logs
 from guestmtce.runtime.address import is_loopback
 from guestmtce.runtime.control import Handler
@@ -44,6 +44,7 @@ from guestmtce.runtime.http_server import HttpServer
 from guestmtce.runtime.interfaces import is_here
 from guestmtce.runtime.loop import Loop, Timers
 from guestmtce.runtime.metrics import Registry
+from guestmtce.runtime.metrics_file import MetricsFile
 from guestmtce.runtime.outside import OUTSIDE, Outside
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class GuestAgent:
         self.hostname = hostname
         self._loop = loop
         self._outside = outside
+        self._root = root
         self._is_here = is_here
         self._hosts = HostsFile(files.under(root, "/etc/hosts"), loop.time)
         interface = management_interface(files.reader(root))
@@ -98,26 +100,28 @@ class GuestAgent:
             loop, settings, self.own, self._take_mtc_command, self._send_from_local
         )
         self.vim_api = VimApi(loop, self.core, self._vim_address, self._settle)
-        self.http_api = HttpApi(loop, self.core, self.metrics, self._snapshot, self._settle)
+        self.registry = Registry("guestAgent")
+        self.http_api = HttpApi(loop, self.core, self.registry.render, self._snapshot, self._settle)
         self.http_counts: Counter[str] = Counter()
         self._server: HttpServer | None = None
-        self._registry = self._make_registry()
+        self._register_metrics()
+        self._metrics_file = MetricsFile(loop, self.registry.render)
         self._timers = Timers(loop)
         self._missing = EveryNth(_LOG_EVERY)
         self._stopping = False
 
-    def _make_registry(self) -> Registry:
-        registry = Registry()
-        metrics.register(registry, self._loop, self.core)
-        intake.register(registry, [self.server_link.intake, self.mtc_link.intake], self.overruns)
+    def _register_metrics(self) -> None:
+        registry = self.registry
+        metrics.register(registry, self.core)
+        metrics.register_links(registry, self.core, self.server_link, self.mtc_link)
         metrics.register_vim(registry, self.core, self.vim_api)
         metrics.register_http(registry, self.http_api, self.http_counts)
-        return registry
 
     def start(self) -> None:
         """Bind, ask mtcAgent for the hosts, begin the audit. Raises StartError."""
         self._listen()
         self._events.open()
+        self._metrics_file.start(self._metrics_path())
         self.server_link.receiver.open()
         self.mtc_link.receiver.open()
         self.core.ask_mtc_agent(self._loop.time())
@@ -129,6 +133,7 @@ class GuestAgent:
         """Stop receiving. Deliver what is queued if the VIM accepts it, then call `done()`."""
         self._stopping = True
         self._timers.cancel_all()
+        self._metrics_file.stop()
         if self._server is not None:
             self._server.close()
         self.server_link.stop_listening()
@@ -143,7 +148,12 @@ class GuestAgent:
     def reload(self, settings: AgentSettings) -> None:
         """Go by these settings from now on (SIGHUP)."""
         self.settings = settings
+        self._metrics_file.start(self._metrics_path())
         self._resolve()
+
+    def _metrics_path(self) -> str | None:
+        path = self.settings.metrics_file
+        return files.under(self._root, path) if path else None
 
     def send(
         self, host: Host, command: Command, record: Record, expires: float | None = None
@@ -286,17 +296,16 @@ class GuestAgent:
                 audit.audit(self.core, host, now)
         self._settle()
 
-    def overruns(self) -> int:
-        """Datagrams that the kernel dropped because we were too slow."""
-        return self.server_link.receiver.overruns + self.mtc_link.receiver.overruns
-
-    def problems(self) -> list[str]:
-        """Return what makes this daemon degraded."""
-        found = self._missing_addresses()
-        found += problems(self.core, self.own.floating, self._loop.time())
-        if self._events.problem:
-            found.append(self._events.problem)
-        return found
+    def problems(self) -> vitals.Problems:
+        """Return what makes this daemon degraded, by kind."""
+        noted = (self._events.problem, self._metrics_file.problem)
+        errors = self._loop.errors
+        return {
+            "address": self._missing_addresses(),
+            **problems(self.core, self.own.floating, self._loop.time()),
+            vitals.INTERNAL: [f"{errors} internal errors, see the log"] if errors else [],
+            vitals.FILES: [problem for problem in noted if problem],
+        }
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers that an operator wants first."""
@@ -327,10 +336,6 @@ class GuestAgent:
             ),
         }
 
-    def metrics(self) -> str:
-        """Return the metrics as Prometheus text."""
-        return self._registry.render()
-
     def commands(self) -> Mapping[str, Handler]:
         """Return the control commands of guestctl beyond those of both daemons."""
         return {
@@ -343,7 +348,7 @@ class GuestAgent:
 
     def _snapshot(self) -> Snapshot:
         """Return what the status page shows."""
-        status = {"problems": self.problems(), "summary": self.summary()}
+        status = {"problems": vitals.sentences(self.problems()), "summary": self.summary()}
         rows = self._list_hosts(), self._list_instances(), self._events.answer()["events"]
         return Snapshot(status, *rows, now=self._outside.wall())
 

@@ -11,23 +11,30 @@ from guestmtce.core.shared.text import printable
 # A site that lost a rack need not read a thousand sentences.
 _NAMED = 5
 
+_INACTIVE = (
+    "the floating address {} is not on this host: not the active guestAgent, "
+    "nothing is audited or told; if this is the active controller, look at its interfaces"
+)
+_VIM_FAILS = "the VIM does not take requests: is it running? alarms wait until it does"
 
-def problems(agent: Agent, floating: str | None, now: float) -> Iterator[str]:
-    """Yield the problems that the core knows of; `now` is the loop's clock."""
-    if not agent.presence.active:
-        yield (
-            f"the floating address {floating} is not on this host: not the active guestAgent, "
-            "nothing is audited or told; if this is the active controller, look at its interfaces"
-        )
-    yield from _silent_hosts(agent)
-    yield from agent.unknown_hosts.problems(agent.inventory, now)
+
+def problems(agent: Agent, floating: str | None, now: float) -> dict[str, list[str]]:
+    """Return the problems that the core knows of, by kind; `now` is the loop's clock."""
+    return {
+        "inactive": [] if agent.presence.active else [_INACTIVE.format(floating)],
+        "silent_hosts": [*_silent_hosts(agent)],
+        "unknown_hosts": agent.unknown_hosts.problems(agent.inventory, now),
+        "many_hosts": [*_too_many_hosts(agent)],
+        "vim": [_VIM_FAILS] if agent.queue.suspect else [],
+    }
+
+
+def _too_many_hosts(agent: Agent) -> Iterator[str]:
     if agent.refused_hosts and len(agent.inventory.hosts) >= agent.max_hosts:
         yield (
             f"mtcAgent names more hosts than [agent] max_hosts = {agent.max_hosts}: "
             f"{agent.refused_hosts} times one was refused; raise it and restart guestAgent"
         )
-    if agent.queue.suspect:
-        yield "the VIM does not take requests: is it running? alarms wait until it does"
 
 
 def _silent_hosts(agent: Agent) -> Iterator[str]:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from guestmtce import __version__
 from guestmtce.agent.addresses import OwnAddresses, Receiver
 from guestmtce.core.agent.agent import Agent
 from guestmtce.core.agent.inventory import Host
@@ -17,7 +18,7 @@ from guestmtce.core.shared import mtc_message
 from guestmtce.core.shared.delivery import Post, Role
 from guestmtce.core.shared.errors import PeerError
 from guestmtce.core.shared.mtc_message import HostState, MtcMessage, Record
-from guestmtce.core.shared.owed import TOPICS
+from guestmtce.core.shared.owed import TOPICS, DeliveryStats
 from guestmtce.core.shared.settings import AgentSettings
 from guestmtce.core.shared.stamp import read_loopback
 from guestmtce.core.shared.text import printable
@@ -48,6 +49,7 @@ class ServerLink:
         epoch: int | None,
     ) -> None:
         self.intake = Intake(log, "event")
+        self.delivery = DeliveryStats()
         self._loop = loop
         self._settings = settings
         self._own = own
@@ -105,7 +107,7 @@ class ServerLink:
     def _role_of(self, host: Host) -> Role | None:
         if host.role is None and self._epoch is not None:
             wake = functools.partial(self._wake, host)
-            host.role = Role(self._epoch, wake)
+            host.role = Role(self._epoch, wake, stats=self.delivery, version=__version__)
         return host.role
 
     def _wake(self, host: Host) -> None:
@@ -170,6 +172,7 @@ class ServerLink:
             message = mtc_message.decode(data)
             if message.command == Command.LOOPBACK:
                 self._on_loopback(message, source)
+                self.intake.received[Command.LOOPBACK.name] += 1
                 return
             host = self._believe(message, source)
             self._role_of(host)
@@ -182,6 +185,7 @@ class ServerLink:
             return
         self._agent.check_active()
         host = self._believe(message, source)
+        host.last_heard = self._agent.wall()
         role = self._role_of(host)
         if role is not None and role.loopback(read_loopback(message), source, self._loop.time()):
             log.info("guestServer of %s: another process", printable(host.hostname))

@@ -19,6 +19,7 @@ from guestmtce.core.agent.vim_requests import request_for
 from guestmtce.core.shared.errors import PeerError
 from guestmtce.core.shared.limits import EveryNth
 from guestmtce.runtime.http_client import (
+    FAILURES,
     RESET,
     TIMEOUT,
     Exchange,
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _HEADERS = {"Content-Type": "application/json", "User-Agent": vim_messages.OUR_USER_AGENT}
 _LOG_EVERY = 100
+_NO_ADDRESS = "no address"
 _OK = 200
 _FIRST_ERROR = 400
 _FIRST_SERVER_ERROR = 500
@@ -97,7 +99,7 @@ class VimApi:
     def _start(self, delivery: Delivery) -> None:
         address = self._address()
         if address is None:
-            outcome = Outcome(False, None, b"", "no address")
+            outcome = Outcome(False, None, b"", _NO_ADDRESS)
             self._loop.call_soon(self._done, delivery, outcome)
             return
         method, target, body = request_for(self._agent.inventory, delivery.key, delivery.message)
@@ -173,4 +175,15 @@ def result_label(outcome: Outcome) -> str:
     """Return a label for the metrics: the class of status, else what went wrong."""
     if outcome.status is not None and outcome.error != TIMEOUT:
         return f"{outcome.status // 100}xx"
-    return outcome.error.replace(" ", "_")
+    return _label(outcome.error)
+
+
+def _label(word: str) -> str:
+    return word.replace(" ", "_")
+
+
+# How a request may end: every value that `result_label` returns.
+RESULTS = (
+    *(f"{each}xx" for each in range(1, 6)),
+    *map(_label, (*FAILURES, _NO_ADDRESS)),
+)

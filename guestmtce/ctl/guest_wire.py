@@ -9,12 +9,12 @@ from typing import NamedTuple
 from guestmtce.core.server.guest_protocol import (
     LOG_MSG_LIMIT,
     MESSAGE_LIMIT,
-    NAME_LIMIT,
     Framer,
     GuestMessage,
     decode,
 )
 from guestmtce.core.shared.errors import ProtocolError
+from guestmtce.core.shared.vocabulary import NAME_LIMIT
 
 RIGHT, TOLERATED, WRONG, NOT_TRIED = "right", "tolerated", "WRONG", "not tried"
 

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -19,12 +20,14 @@ from guestmtce import __version__
 from guestmtce.core.shared import config
 from guestmtce.core.shared.config import Configuration, Reader, Settings
 from guestmtce.core.shared.errors import GuestError
-from guestmtce.runtime import dump, files, options, privileges, process
+from guestmtce.runtime import dump, files, options, privileges, process, vitals
 from guestmtce.runtime import log as logs
 from guestmtce.runtime.control import Answer, ControlServer, Handler
 from guestmtce.runtime.loop import Loop, Timer
+from guestmtce.runtime.metrics import Registry
 from guestmtce.runtime.options import Options
 from guestmtce.runtime.pidfile import PidFile, running_pid
+from guestmtce.runtime.vitals import FILES, LOG, Problems, sentences
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +48,12 @@ S_contra = TypeVar("S_contra", bound=Settings, contravariant=True)
 
 
 class App(Protocol[S_contra]):
-    """A daemon proper, made on a loop and driven by `run_daemon`. Nothing in it may block."""
+    """A daemon proper, made on a loop and driven by `run_daemon`. Nothing in it may block.
+
+    `registry` has its metrics; `run_daemon` adds those that every daemon has.
+    """
+
+    registry: Registry
 
     def start(self) -> None:
         """Bind and begin. Raises StartError or OSError: the daemon ends with status 1."""
@@ -56,17 +64,14 @@ class App(Protocol[S_contra]):
     def reload(self, settings: S_contra) -> None:
         """Go by these settings from now on; only those have changed that may (SIGHUP)."""
 
-    def problems(self) -> list[str]:
-        """Return what makes this daemon degraded, one sentence each; [] when healthy."""
+    def problems(self) -> Problems:
+        """Return what makes this daemon degraded: each kind that there can be, also the quiet."""
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers that an operator wants first, by name."""
 
     def dump(self) -> dict[str, Any]:
         """Return the full state: hosts, instances, queues, counters; fit for JSON."""
-
-    def metrics(self) -> str:
-        """Return the metrics as Prometheus text."""
 
     def commands(self) -> Mapping[str, Handler]:
         """Return the control commands beyond status, dump and metrics, by name."""
@@ -213,10 +218,11 @@ class Daemon(Generic[S]):
         self._commands: dict[str, Handler] = {
             "status": lambda _request: self.status(),
             "dump": lambda _request: self.dump(),
-            "metrics": lambda _request: {"metrics": app.metrics()},
+            "metrics": lambda _request: {"metrics": app.registry.render()},
             "log-level": _set_log_level,
             **app.commands(),
         }
+        vitals.register(app.registry, loop, time.time(), self._problems)
 
     def run(self, startup: process.Startup) -> int:
         """Start, say so, run until stopped; return the exit status."""
@@ -235,7 +241,7 @@ class Daemon(Generic[S]):
 
     def status(self) -> Answer:
         """Return the answer to the control command `status`."""
-        problems = [*self._app.problems(), *self._unwritable.values(), *logs.problems()]
+        problems = sentences(self._problems())
         return {
             "daemon": self._program.name,
             "version": __version__,
@@ -245,6 +251,13 @@ class Daemon(Generic[S]):
             "problems": problems,
             "summary": {**self._app.summary(), "rights": privileges.describe()},
         }
+
+    def _problems(self) -> Problems:
+        """Return the app's problems, with those of the files that we keep for it."""
+        found = dict(self._app.problems())
+        found[FILES] = [*found.get(FILES, ()), *self._unwritable.values()]
+        found[LOG] = logs.problems()
+        return found
 
     def dump(self) -> Answer:
         """Return the answer to the control command `dump`."""

@@ -34,10 +34,13 @@ _WORDS = {
     errno.ENFILE: "no descriptors",
 }
 
+_UNREACHABLE = "unreachable"
 TIMEOUT = "timeout"
 CLOSED = "closed"
 RESET = "reset"
 GARBAGE = "garbage"
+# Every word that says why a request has no answer.
+FAILURES = (*sorted({*_WORDS.values()}), _UNREACHABLE, TIMEOUT, CLOSED, GARBAGE)
 
 
 def host_header(address: str, port: int) -> str:
@@ -232,4 +235,4 @@ class Exchange:
 
 
 def _word(error: int | None) -> str:
-    return _WORDS.get(error or 0, "unreachable")
+    return _WORDS.get(error or 0, _UNREACHABLE)

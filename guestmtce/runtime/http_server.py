@@ -19,6 +19,9 @@ from guestmtce.runtime.loop import Loop, Timer
 
 log = logging.getLogger(__name__)
 
+# What is counted of connections and requests.
+COUNTED = ("accepted", "errors", "evicted", "failures", "refused", "requests", "timeouts")
+
 # Fewer than Limits.refused: whoever comes is read once before those after him can push him out.
 ACCEPTS_PER_TURN = 8
 # More than a burst of clients; one that found no place here would try again after a second.

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from guestmtce.core.shared.errors import PeerError, Unneeded
 from guestmtce.core.shared.limits import EveryNth
-from guestmtce.runtime.metrics import Registry
+from guestmtce.runtime.metrics import Histogram, LabelValues, Registry
 
 _LOG_EVERY = 100
 
@@ -63,11 +64,37 @@ class Intake:
             self.dropped["not_sent"] += 1
 
 
-def register(registry: Registry, intakes: Sequence[Intake], overruns: Callable[[], int]) -> None:
+# Why datagrams of the other daemons are not taken, or ours not sent: what both links count.
+_REASONS = (
+    "again",
+    "bad_length",
+    "bad_member",
+    "bad_stamp",
+    "behind",
+    "not_json",
+    "not_object",
+    "not_sent",
+    "stranger",
+    "unknown_instance",
+    "unproven",
+)
+
+
+class Traffic(NamedTuple):
+    """What a daemon's links may count: the messages that come and go, reasons of its own."""
+
+    incoming: Sequence[str]
+    outgoing: Sequence[str]
+    reasons: Sequence[str]
+
+
+def register(
+    registry: Registry, intakes: Sequence[Intake], traffic: Traffic, overruns: Callable[[], int]
+) -> None:
     """Show the counts of a daemon's links, and how many datagrams the kernel dropped."""
 
-    def counts() -> dict[tuple[str, ...], int]:
-        found: Counter[tuple[str, ...]] = Counter()
+    def counts() -> dict[LabelValues, int]:
+        found: Counter[LabelValues] = Counter()
         for intake in intakes:
             found.update({("in", name): count for name, count in intake.received.items()})
             found.update({("out", name): count for name, count in intake.sent.items()})
@@ -76,16 +103,62 @@ def register(registry: Registry, intakes: Sequence[Intake], overruns: Callable[[
     registry.collect(
         "counter",
         "guestmtce_datagrams_total",
-        "Datagrams taken and sent.",
+        "Datagrams taken, and sent.",
         counts,
         ("direction", "cmd"),
+        keys=[
+            *(("in", name) for name in traffic.incoming),
+            *(("out", name) for name in traffic.outgoing),
+        ],
+        shared=True,
     )
     registry.count(
         "guestmtce_datagrams_dropped_total",
-        "Datagrams not taken or not sent.",
+        "Datagrams not taken, or not sent.",
         "reason",
         *(intake.dropped for intake in intakes),
+        keys=(*_REASONS, *traffic.reasons),
+        shared=True,
     )
     registry.collect(
-        "counter", "guestmtce_datagram_overruns_total", "Lost in the kernel.", overruns
+        "counter",
+        "guestmtce_datagram_overruns_total",
+        "Datagrams lost in the kernel, as the daemon was too slow.",
+        overruns,
+        shared=True,
+    )
+
+
+# A local network's round trip, the first repeats (datagrams.md), and what is worth a look.
+_ROUND_TRIP_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 30.0, 300.0)
+
+
+def register_delivery(
+    registry: Registry,
+    owed: Callable[[], Mapping[str, int]],
+    voided: Counter[str],
+    counts: Counter[str],
+) -> Histogram:
+    """Show what is owed to the other side of the link, by kind, and what became of the rest.
+
+    `voided` and `counts` have each of their keys from the start. Returns the histogram of how
+    long acknowledgements take.
+    """
+    registry.collect(
+        "gauge",
+        "guestmtce_delivery_owed",
+        "Messages not acknowledged for good; held: orders among them that the peer holds.",
+        lambda: {(kind,): count for kind, count in owed().items()},
+        ("kind",),
+        shared=True,
+    )
+    text = "Orders that were never acknowledged, by why they are void."
+    registry.count("guestmtce_delivery_voided_total", text, "reason", voided, shared=True)
+    text = "Repeats, probes, new processes at the other end, and messages not taken."
+    registry.count("guestmtce_delivery_events_total", text, "what", counts, shared=True)
+    return registry.histogram(
+        "guestmtce_acknowledgement_seconds",
+        "From the first saying of a message to its first acknowledgement.",
+        _ROUND_TRIP_BUCKETS,
+        shared=True,
     )

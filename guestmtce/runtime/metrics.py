@@ -2,6 +2,9 @@
 
 Most numbers are plain attributes of the objects that count them; a function given to
 `Registry.collect` reads them at render time. No instance name or guest text in a label.
+
+A metric that both daemons have is *shared*: each of its series has the label `daemon`, so that
+one name means one thing, and the files of both may lie in one directory.
 """
 
 from __future__ import annotations
@@ -17,6 +20,10 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Number = Union[int, float]
 LabelValues = tuple[str, ...]
+# What gives a metric's value: a number, or one for each combination of label values.
+Reading = Callable[[], Union[Number, Mapping[LabelValues, Number]]]
+# Name, help text, and what gives the value.
+Row = tuple[str, str, Reading]
 _M = TypeVar("_M", bound="Metric")
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
@@ -31,7 +38,14 @@ class Metric:
 
     kind = "untyped"
 
-    def __init__(self, name: str, help_text: str, labels: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        help_text: str,
+        labels: Sequence[str] = (),
+        fixed: Mapping[str, str] | None = None,
+    ) -> None:
+        """`fixed` are labels that every series has; they come first."""
         if not _NAME.fullmatch(name):
             raise ValueError(f"not a metric name: {name!r}")
         for label in labels:
@@ -40,6 +54,7 @@ class Metric:
         self.name = name
         self.help_text = help_text
         self.labels = tuple(labels)
+        self._fixed = dict(fixed or {})
 
     def render(self) -> list[str]:
         """Return the metric's lines, HELP and TYPE first."""
@@ -51,9 +66,12 @@ class Metric:
         """Return one line for each value."""
         raise NotImplementedError
 
-    def _check(self, values: LabelValues) -> None:
-        if len(values) != len(self.labels):
-            raise ValueError(f"{self.name} has the labels {self.labels}, not {len(values)}")
+    def _line(self, suffix: str, labels: Mapping[str, str], value: Number) -> str:
+        pairs = ",".join(
+            f'{name}="{_escape(text)}"' for name, text in {**self._fixed, **labels}.items()
+        )
+        braces = f"{{{pairs}}}" if pairs else ""
+        return f"{self.name}{suffix}{braces} {_number(value)}"
 
 
 class Histogram(Metric):
@@ -62,9 +80,13 @@ class Histogram(Metric):
     kind = "histogram"
 
     def __init__(
-        self, name: str, help_text: str, buckets: Sequence[float] = DEFAULT_BUCKETS
+        self,
+        name: str,
+        help_text: str,
+        buckets: Sequence[float] = DEFAULT_BUCKETS,
+        fixed: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(name, help_text)
+        super().__init__(name, help_text, (), fixed)
         self._bounds = sorted(buckets)
         self._counts = [0] * (len(self._bounds) + 1)
         self._sum = 0.0
@@ -80,12 +102,16 @@ class Histogram(Metric):
         total = 0
         for bound, count in zip([*self._bounds, math.inf], self._counts):
             total += count
-            lines.append(f'{self.name}_bucket{{le="{_number(bound)}"}} {total}')
-        return [*lines, f"{self.name}_sum {_number(self._sum)}", f"{self.name}_count {total}"]
+            lines.append(self._line("_bucket", {"le": _number(bound)}, total))
+        return [*lines, self._line("_sum", {}, self._sum), self._line("_count", {}, total)]
 
 
 class _Collected(Metric):
-    """Values that a function returns at render time."""
+    """Values that a function returns at render time.
+
+    `keys` are label values that are shown as 0 when the function does not return them: who
+    computes a rate has to have seen the series before it grows.
+    """
 
     def __init__(
         self,
@@ -93,58 +119,93 @@ class _Collected(Metric):
         name: str,
         help_text: str,
         labels: Sequence[str],
-        function: Callable[[], Number | Mapping[LabelValues, Number]],
+        function: Reading,
+        *,
+        keys: Iterable[LabelValues],
+        fixed: Mapping[str, str] | None,
     ) -> None:
-        super().__init__(name, help_text, labels)
+        super().__init__(name, help_text, labels, fixed)
         self.kind = kind
         self._function = function
+        self._zeros: dict[LabelValues, Number] = dict.fromkeys(keys, 0)
 
     def samples(self) -> list[str]:
         value = self._function()
-        values: Iterable[tuple[LabelValues, Number]]
-        values = sorted(value.items()) if isinstance(value, Mapping) else [((), value)]
+        if not isinstance(value, Mapping):
+            return [self._line("", {}, value)]
         lines = []
-        for labels, number in values:
-            self._check(labels)
-            lines.append(f"{self.name}{_labels(self.labels, labels)} {_number(number)}")
+        for labels, number in sorted({**self._zeros, **value}.items()):
+            if len(labels) != len(self.labels):
+                raise ValueError(f"{self.name} has the labels {self.labels}, not {len(labels)}")
+            lines.append(self._line("", dict(zip(self.labels, labels)), number))
         return lines
 
 
 class Registry:
     """The metrics of a daemon, rendered in the order of their making."""
 
-    def __init__(self) -> None:
+    def __init__(self, daemon: str) -> None:
+        self._fixed = {"daemon": daemon}
         self._metrics: dict[str, Metric] = {}
 
     def histogram(
-        self, name: str, help_text: str, buckets: Sequence[float] = DEFAULT_BUCKETS
+        self,
+        name: str,
+        help_text: str,
+        buckets: Sequence[float] = DEFAULT_BUCKETS,
+        *,
+        shared: bool = False,
     ) -> Histogram:
-        """Make a histogram."""
-        return self._add(Histogram(name, help_text, buckets))
+        """Make a histogram; `shared` if the other daemon has it too."""
+        return self._add(Histogram(name, help_text, buckets, self._fixed if shared else None))
 
     def collect(
         self,
         kind: str,
         name: str,
         help_text: str,
-        function: Callable[[], Number | Mapping[LabelValues, Number]],
+        function: Reading,
         labels: Sequence[str] = (),
+        *,
+        keys: Iterable[LabelValues] = (),
+        shared: bool = False,
     ) -> None:
         """Take the value from `function` whenever the metrics are rendered.
 
         `kind` is "counter" or "gauge"; with `labels` the function returns label values →
-        number, such as `{("in", "QRY_INST"): 3}`.
+        number, such as `{("in", "QRY_INST"): 3}`, and `keys` are those that are there from the
+        start, as 0. `shared` if the other daemon has the metric too.
         """
-        self._add(_Collected(kind, name, help_text, labels, function))
+        fixed = self._fixed if shared else None
+        self._add(_Collected(kind, name, help_text, labels, function, keys=keys, fixed=fixed))
 
-    def count(self, name: str, help_text: str, label: str, *counters: Counter[str]) -> None:
-        """Render the sum of `counters` as a counter `name`, its keys as values of `label`."""
+    def collect_all(self, kind: str, *rows: Row, shared: bool = False) -> None:
+        """Take the value of each row, without labels, as `collect` does."""
+        for name, help_text, function in rows:
+            self.collect(kind, name, help_text, function, shared=shared)
+
+    def count(
+        self,
+        name: str,
+        help_text: str,
+        label: str,
+        *counters: Counter[str],
+        keys: Iterable[str] = (),
+        shared: bool = False,
+    ) -> None:
+        """Render the sum of `counters` as a counter `name`, its keys as values of `label`.
+
+        `keys` are there from the start, as 0.
+        """
 
         def read() -> Mapping[LabelValues, Number]:
-            total: Counter[str] = sum(counters, Counter())
+            total: Counter[str] = Counter()
+            for counter in counters:
+                total.update(counter)
             return {(key,): count for key, count in total.items()}
 
-        self.collect("counter", name, help_text, read, (label,))
+        zeros = ((key,) for key in keys)
+        self.collect("counter", name, help_text, read, (label,), keys=zeros, shared=shared)
 
     def render(self) -> str:
         """Return everything as text, with the line end that the format asks for."""
@@ -156,13 +217,6 @@ class Registry:
             raise ValueError(f"there is a metric {metric.name} already")
         self._metrics[metric.name] = metric
         return metric
-
-
-def _labels(names: Sequence[str], values: LabelValues) -> str:
-    if not names:
-        return ""
-    pairs = ",".join(f'{name}="{_escape(value)}"' for name, value in zip(names, values))
-    return f"{{{pairs}}}"
 
 
 def _escape(value: str) -> str:

@@ -1,8 +1,14 @@
-"""A daemon's metrics as a file for a node exporter, written anew every 15 s."""
+"""A daemon's metrics as a file for a node exporter, written anew every 15 s.
+
+It goes with the daemon: a file that stays would go on saying that all is well. One that a killed
+daemon left is known by its age (`node_textfile_mtime_seconds`).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 from collections.abc import Callable
 
 from guestmtce.runtime.files import write_atomic
@@ -21,19 +27,28 @@ class MetricsFile:
         self._loop = loop
         self._render = render
         self._timer: Timer | None = None
+        self._path: str | None = None
 
     def start(self, path: str | None) -> None:
         """Write the file at `path` now and from now on; None: no file."""
-        self.stop()
+        if path != self._path:
+            self.stop()
+        elif self._timer is not None:
+            self._timer.cancel()
+        self._path = path
         if path is not None:
             self._write(path)
 
     def stop(self) -> None:
-        """Write no more. The file stays as it is."""
+        """Write no more, and remove the file."""
         self.problem = ""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        path, self._path = self._path, None
+        if path is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
     def _write(self, path: str) -> None:
         self._timer = self._loop.call_later(FILE_SECS, self._write, path)

@@ -12,13 +12,14 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
+from guestmtce import __version__
 from guestmtce.core.shared import mtc_message
 from guestmtce.core.shared.delivery import Role
 from guestmtce.core.shared.errors import PeerError, ProtocolError, StartError, Unneeded
 from guestmtce.core.shared.inbox import Receipt, Verdict
 from guestmtce.core.shared.limits import EveryNth
 from guestmtce.core.shared.mtc_message import MtcMessage, Ready, Record
-from guestmtce.core.shared.owed import TOPICS, Debt, Topic
+from guestmtce.core.shared.owed import TOPICS, Debt, DeliveryStats, Topic
 from guestmtce.core.shared.settings import ServerSettings
 from guestmtce.core.shared.stamp import Stamp, read_loopback
 from guestmtce.core.shared.text import printable
@@ -69,7 +70,11 @@ class AgentLink:
     ) -> None:
         self.intake = Intake(log, "datagram")
         self.spoken = False
-        self.role = None if epoch is None else Role(epoch, self._wake, on_order)
+        self.delivery = DeliveryStats()
+        self.role = None
+        if epoch is not None:
+            self.role = Role(epoch, self._wake, on_order, stats=self.delivery, version=__version__)
+        self._heard_at = loop.time()
         self._on_new_agent = on_new_agent
         self._on_flush = on_flush
         self._loop = loop
@@ -90,6 +95,20 @@ class AgentLink:
     def address(self) -> str | None:
         """Our own address, None while it is not known or not ours yet."""
         return self._socket.address[0] if self._socket else None
+
+    @property
+    def agent_acknowledges(self) -> bool | None:
+        """Whether guestAgent acknowledges; None while that is not known, or we do not."""
+        return self.role.acknowledges if self.role is not None else None
+
+    @property
+    def agent_version(self) -> str:
+        """The version of guestAgent, "" if it does not say."""
+        return self.role.peer_version if self.role is not None else ""
+
+    def silence(self) -> float:
+        """Return the seconds since guestAgent's last word, or since our start."""
+        return self._loop.time() - self._heard_at
 
     @property
     def overruns(self) -> int:
@@ -298,13 +317,16 @@ class AgentLink:
         with self.intake.guard(host):
             if host not in self._believed:
                 raise PeerError("stranger")
-            self._dispatch(mtc_message.decode(data), host)
+            message = mtc_message.decode(data)
+            self._heard_at = self._loop.time()
+            self._dispatch(message, host)
 
     def _dispatch(self, message: MtcMessage, host: str) -> None:
         handler = self._handlers.get(message.command)
         if handler is None:
             if message.command == Command.LOOPBACK:
                 self._on_loopback(message, host)
+                self.intake.received[Command.LOOPBACK.name] += 1
                 return
             raise PeerError("command", f"unknown command {message.command:#x}")
         stamp = Stamp.of_message(message) if self.role is not None else None

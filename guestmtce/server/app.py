@@ -27,7 +27,7 @@ from guestmtce.core.shared.owed import Debt, Topic
 from guestmtce.core.shared.settings import ServerSettings, management_interface
 from guestmtce.core.shared.stamp import EPOCH_LIMIT, Stamp
 from guestmtce.core.shared.vocabulary import Command, Notification, canonical_uuid
-from guestmtce.runtime import files, intake
+from guestmtce.runtime import files, vitals
 from guestmtce.runtime import log as logs
 from guestmtce.runtime.control import Handler
 from guestmtce.runtime.event_log import EventLog
@@ -57,6 +57,9 @@ STARVED_SECS = 5.0
 STALL_EPISODE_SECS = 10.0
 
 
+_WAITING = "waiting for the platform: " + ", ".join(FLAG_FILES)
+_STARVED = "no descriptors left for some channels: raise the limit of open files"
+_ERRORS = "{} internal errors, see the log"
 # Of guests that flood so many are named in the status; the others are counted.
 _SHOWN_FLOODS = 3
 
@@ -112,6 +115,7 @@ class GuestServer:
             on_order=self._note_acknowledged,
         )
         self.worker.illness_owed = self.link.illness_owed
+        self.worker.names_told = lambda: self.link.agent_acknowledges is True
         self._telling = Telling(loop, hostname, self.link, self.channels)
         self._losses = Losses(
             loop,
@@ -121,10 +125,10 @@ class GuestServer:
             host_reports=lambda: self.worker.reporting,
             since_boot=outside.since_boot,
         )
-        self._registry = Registry()
-        metrics.register(self._registry, loop, self.worker, self.channels)
-        intake.register(self._registry, [self.link.intake], lambda: self.link.overruns)
-        self._metrics_file = MetricsFile(loop, self._registry.render)
+        self.registry = Registry("guestServer")
+        metrics.register(self.registry, self.worker, self.channels, self._directory)
+        metrics.register_link(self.registry, self.link)
+        self._metrics_file = MetricsFile(loop, self.registry.render)
         self._discovering = False
         self._waited = 0.0
         self._timer: Timer | None = None
@@ -318,25 +322,28 @@ class GuestServer:
         self.link.void(uuid, Topic.ANSWER)
         channel.instance.ask(event, notification)
 
-    def problems(self) -> list[str]:
-        """Return what makes this daemon degraded, one sentence each."""
-        found = list(self.link.problems) + self._directory.problems
-        if not self._discovering:
-            found.append("waiting for the platform: " + ", ".join(FLAG_FILES))
-        if self._loop.time() - self._starved_at < STARVED_SECS:
-            found.append("no descriptors left for some channels: raise the limit of open files")
-        if self._losses.problem:
-            found.append(self._losses.problem)
+    def problems(self) -> vitals.Problems:
+        """Return what makes this daemon degraded, by kind."""
+        starved = self._loop.time() - self._starved_at < STARVED_SECS
+        noted = (self._losses.problem, self._events.problem, self._metrics_file.problem)
+        return {
+            "address": self.link.problems,
+            **self._directory.problems,
+            "platform": [] if self._discovering else [_WAITING],
+            "descriptors": [_STARVED] if starved else [],
+            "flood": self._floods(),
+            vitals.INTERNAL: [_ERRORS.format(self._loop.errors)] if self._loop.errors else [],
+            vitals.FILES: [problem for problem in noted if problem],
+        }
+
+    def _floods(self) -> list[str]:
         flooding = [channel for channel in self.channels.values() if channel.instance.flooding]
-        for channel in flooding[:_SHOWN_FLOODS]:
-            found.append(f"{channel.who} floods its channel, and is read in part only")
+        found = [
+            f"{channel.who} floods its channel, and is read in part only"
+            for channel in flooding[:_SHOWN_FLOODS]
+        ]
         if flooding[_SHOWN_FLOODS:]:
             found.append(f"{len(flooding) - _SHOWN_FLOODS} more instances flood their channels")
-        if self._loop.errors:
-            found.append(f"{self._loop.errors} internal errors, see the log")
-        for problem in (self._events.problem, self._metrics_file.problem):
-            if problem:
-                found.append(problem)
         return found
 
     def summary(self) -> dict[str, Any]:
@@ -366,6 +373,9 @@ class GuestServer:
             "datagrams_received": dict(self.link.intake.received),
             "datagrams_sent": dict(self.link.intake.sent),
             "datagrams_dropped": dict(self.link.intake.dropped),
+            "agent_silent_secs": round(self.link.silence()),
+            "agent_acknowledges": self.link.agent_acknowledges,
+            "agent_version": self.link.agent_version,
             "datagrams_owed": self.link.role.owed_count if self.link.role else 0,
             "datagram_overruns": self.link.overruns,
             "inotify_overflows": self._directory.overflows,
@@ -377,10 +387,6 @@ class GuestServer:
             "summary": self.summary(),
             "instances": self._instances(),
         }
-
-    def metrics(self) -> str:
-        """Return the metrics as Prometheus text."""
-        return self._registry.render()
 
     def commands(self) -> Mapping[str, Handler]:
         """Return the control commands of guestctl that only a guestServer answers."""

@@ -22,7 +22,7 @@ from guestmtce.runtime import inotify
 from guestmtce.runtime.inotify import Inotify
 from guestmtce.runtime.loop import Loop, Timers
 from guestmtce.runtime.mounts import MountTable
-from guestmtce.server.watch import NEW, DirectoryWatch
+from guestmtce.server.watch import CHANNELS, NEW, DirectoryWatch
 
 log = logging.getLogger(__name__)
 
@@ -115,16 +115,21 @@ class ChannelDirectory:
         return self._watch.overflows
 
     @property
-    def problems(self) -> list[str]:
-        """What keeps us from seeing the directory, or from using what is in it."""
-        found = list(self._watch.problems)
+    def watched(self) -> bool:
+        """Whether inotify tells us of changes."""
+        return self._watch.watched
+
+    @property
+    def problems(self) -> dict[str, list[str]]:
+        """What keeps us from seeing the directory or using what is in it; or from watching it."""
+        found = list(self._watch.problems[CHANNELS])
         if len(self._names) >= MAX_INSTANCES:
             found.append(f"{self.directory} has channels of more than {MAX_INSTANCES} instances")
         if self._refused:
             name, why = next(iter(self._refused.items()))
             shown = printable(name.decode("ascii", "replace"))
             found.append(f"{len(self._refused)} files are not used as channels: {shown} {why}")
-        return found
+        return {**self._watch.problems, CHANNELS: found}
 
     def start(self) -> None:
         """Watch and scan the directory, from now on."""

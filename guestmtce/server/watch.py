@@ -20,6 +20,7 @@ from guestmtce.runtime import inotify
 from guestmtce.runtime.inotify import Inotify
 from guestmtce.runtime.loop import Loop, Timers
 from guestmtce.runtime.mounts import MountTable
+from guestmtce.runtime.vitals import sentences
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,9 @@ _WATCHED = (
 # does not tell that it was removed.
 _WATCHED_ABOVE = NEW | inotify.IN_DELETE | inotify.IN_MOVED_FROM | inotify.IN_ONLYDIR
 _DIRECTORY_GONE = inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF | inotify.IN_UNMOUNT
+# Kinds of problems: the directory cannot be used; it can, but nobody tells us of changes.
+CHANNELS = "channels"
+WATCH = "watch"
 _GONE = (FileNotFoundError, NotADirectoryError)
 
 _REMEDIES = {
@@ -58,6 +62,10 @@ _REMEDIES = {
     errno.ENOMEM: "free memory",
     errno.EIO: "check its disk",
 }
+
+
+def _no_problems() -> dict[str, list[str]]:
+    return {CHANNELS: [], WATCH: []}
 
 
 class Watched(Protocol):
@@ -85,7 +93,7 @@ class DirectoryWatch:
         make_mounts: Callable[[], MountTable] = MountTable,
     ) -> None:
         self.overflows = 0
-        self.problems: list[str] = []
+        self.problems = _no_problems()
         self._loop = loop
         self._directory = directory
         self._watched = watched
@@ -99,6 +107,11 @@ class DirectoryWatch:
         self._watch_above: int | None = None
         # Device and inode of the directory that was listed last.
         self._identity: tuple[int, int] | None = None
+
+    @property
+    def watched(self) -> bool:
+        """Whether inotify tells us of changes; without it the directory is read every 2 s."""
+        return self._watch is not None
 
     def start(self) -> None:
         """Watch and list the directory, from now on."""
@@ -120,35 +133,35 @@ class DirectoryWatch:
 
     def scan(self) -> None:
         """List the directory, and see that it is watched."""
-        before, self.problems = self.problems, []
+        before, self.problems = self.problems, _no_problems()
         try:
             # First the watch: what changes while we list is told, then.
             identity = self._ensure_watch()
             names = os.listdir(os.fsencode(self._directory))
         except _GONE as error:
             self._forget()
-            self._problem("is not there, so no instance can be found", error, "start libvirt")
+            self._problem(CHANNELS, "is not there, so no instance can be found", error)
             self._watched.directory_gone()
             delay = MISSING_DIRECTORY_SECS
         except OSError as error:
-            self._problem("cannot be read", error)
+            self._problem(CHANNELS, "cannot be read", error)
             delay = BLIND_SCAN_SECS
         else:
             self._identity = identity
             self._watched.listed(names)
-            delay = BLIND_SCAN_SECS if self.problems else SCAN_SECS
+            delay = BLIND_SCAN_SECS if sentences(self.problems) else SCAN_SECS
         if self.problems != before:
-            for problem in self.problems:
+            for problem in sentences(self.problems):
                 log.warning("%s", problem)
-            if not self.problems:
+            if not sentences(self.problems):
                 log.info("watching %s again", self._directory)
         self._timers.start("scan", delay, self.scan)
 
-    def _problem(self, what: str, error: OSError, remedy: str = "") -> None:
+    def _problem(self, kind: str, what: str, error: OSError) -> None:
         reason = error.strerror or str(error)
-        remedy = remedy or _REMEDIES.get(error.errno or 0, "")
+        remedy = "start libvirt" if isinstance(error, _GONE) else _REMEDIES.get(error.errno or 0)
         sentence = f"{self._directory} {what}: {reason}"
-        self.problems.append(f"{sentence}; {remedy}" if remedy else sentence)
+        self.problems[kind].append(f"{sentence}; {remedy}" if remedy else sentence)
 
     def _ensure_watch(self) -> tuple[int, int]:
         """Have a watch on the directory that now has our path; return its device and inode.
@@ -168,7 +181,7 @@ class DirectoryWatch:
         except _GONE:
             raise
         except OSError as error:
-            self._problem("is not watched, only read every 2 s", error)
+            self._problem(WATCH, "is not watched, only read every 2 s", error)
         return identity
 
     def _ensure_inotify(self) -> Inotify:

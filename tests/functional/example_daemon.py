@@ -17,6 +17,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 from guestmtce.core.shared.config import load, setting
 from guestmtce.core.shared.errors import PeerError, StartError
 from guestmtce.runtime.daemon import Program, run_daemon
+from guestmtce.runtime.metrics import Registry
 
 log = logging.getLogger("guestmtce.example.app")
 
@@ -39,6 +40,7 @@ class Example:
     def __init__(self, loop, settings, hostname, root):
         self.loop = loop
         self.word = settings.word
+        self.registry = Registry("example")
 
     def start(self):
         if self.word == "refuse":
@@ -58,7 +60,7 @@ class Example:
         log.info("now %s", self.word)
 
     def problems(self):
-        return ["it is sick"] if self.word == "sick" else []
+        return {"health": ["it is sick"] if self.word == "sick" else []}
 
     def summary(self):
         return {"instances": 3, "word": self.word}
@@ -71,9 +73,6 @@ class Example:
             "none": [],
             "n": 1,
         }
-
-    def metrics(self):
-        return "up 1\n"
 
     def commands(self):
         def show(request):

@@ -12,6 +12,7 @@ from guestmtce.core.agent.vim_queue import Ended
 from guestmtce.core.shared.errors import PeerError
 from guestmtce.core.shared.history import What
 from guestmtce.core.shared.vocabulary import Command
+from guestmtce.runtime.vitals import sentences
 from tests.peers import wire
 from tests.unit.agent_rig import AgentRig
 from tests.unit.agent_support import HOST_0, HOST_1, UUID, CoreRig
@@ -39,7 +40,7 @@ def story(rig: CoreRig) -> list[str]:
 
 
 def told(rig: CoreRig) -> list[str]:
-    return list(problems(rig.agent, "127.0.0.1", rig.now))
+    return sentences(problems(rig.agent, "127.0.0.1", rig.now))
 
 
 def test_a_loss_from_the_datagram_to_the_vim(ready):
@@ -187,10 +188,10 @@ def test_events_of_a_host_that_the_inventory_knows_by_another_name(daemon):
     assert (
         "events of compute-0.example are dropped: compute-0.example is not in the inventory; "
         "compute-0 is: set [host] name there"
-    ) in daemon.agent.problems()
+    ) in sentences(daemon.agent.problems())
     daemon.advance(130)
     daemon.info("QRY_INST")
-    assert daemon.agent.problems() == []
+    assert sentences(daemon.agent.problems()) == []
 
 
 def test_a_host_that_nobody_has_named_yet_is_no_problem_at_once(ready):
@@ -238,7 +239,7 @@ def test_a_restarted_daemon_still_knows_why(daemon):
 
 def test_silent_hosts_are_counted(daemon):
     daemon.advance(60)
-    assert "guestmtce_hosts_silent 1" in daemon.agent.metrics().splitlines()
+    assert "guestmtce_hosts_silent 1" in daemon.agent.registry.render().splitlines()
 
 
 def test_the_lines_that_tell_why_have_their_budget(daemon, caplog):

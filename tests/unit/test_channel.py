@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 
+from guestmtce.runtime.vitals import sentences
 from guestmtce.server import channel
 from tests.peers import wire
 from tests.peers.reactor import unix_connection
@@ -311,11 +312,11 @@ def test_a_guest_that_floods_costs_few_wake_ups_and_is_a_problem(server):
         server.loop.advance(0.01)
     assert server.loop.turns - before < 2 * 1200 + 12 * 50
     assert server.app.worker.stats.bad_messages["not_json"] < 12 * 600
-    (problem,) = server.app.problems()
+    (problem,) = sentences(server.app.problems())
     assert UUID in problem
     assert "flood" in problem
     server.loop.advance(600)
-    assert server.app.problems() == []
+    assert sentences(server.app.problems()) == []
 
 
 def test_settings_read_again_serve_the_next_init(server):
@@ -465,13 +466,13 @@ def test_a_want_of_descriptors_is_no_secret_and_passes(server, monkeypatch):
         patched.setattr(channel.unix, "connect", starve)
         server.guest()
         server.loop.advance(0.05)
-        assert any("descriptors" in problem for problem in server.app.problems())
+        assert any("descriptors" in problem for problem in sentences(server.app.problems()))
         server.loop.advance(600)
-        assert any("descriptors" in problem for problem in server.app.problems())
+        assert any("descriptors" in problem for problem in sentences(server.app.problems()))
     server.loop.advance(2)
     assert server.connected(), "tried every 2 s, however long it lasted (decision 43)"
     server.loop.advance(5)
-    assert server.app.problems() == []
+    assert sentences(server.app.problems()) == []
 
 
 def test_a_jump_of_the_wall_clock_changes_nothing(server, monkeypatch):

@@ -145,6 +145,7 @@ AGENT_KEYS = [
     ("agent", "address", "fd00::2", "address", "fd00::2"),
     ("agent", "local_address", "10.0.0.1", "local_address", "10.0.0.1"),
     ("agent", "max_hosts", "7", "max_hosts", 7),
+    ("agent", "metrics_file", "/var/a.prom", "metrics_file", "/var/a.prom"),
     ("agent", "vim_cmd_address", "127.0.0.9", "vim_cmd_address", "127.0.0.9"),
     ("vim", "address", "127.0.0.8", "vim_address", "127.0.0.8"),
     ("vim", "port", "1", "vim_port", 1),

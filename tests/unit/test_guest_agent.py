@@ -439,8 +439,11 @@ def test_lists_and_metrics(rig):
     assert instance["uuid"] == UUID
     status, body = rig.raw_command(curl % b"/metrics")
     lines = body.decode().splitlines()
-    assert 'guestmtce_instances{state="heartbeating"} 1' in lines
-    assert 'guestmtce_datagrams_total{direction="in",cmd="HEARTBEAT_RUNNING"} 1' in lines
+    assert 'guestmtce_instances{daemon="guestAgent",state="ok"} 1' in lines
+    assert (
+        'guestmtce_datagrams_total{daemon="guestAgent",direction="in",cmd="HEARTBEAT_RUNNING"} 1'
+        in lines
+    )
     assert 'guestmtce_vim_requests_total{result="closed"} 3' in lines
     assert "guestmtce_vim_queue_length 0" in lines
     assert UUID not in body.decode(), "no instance name in a label"

@@ -7,6 +7,7 @@ import stat
 
 import pytest
 
+from guestmtce.runtime.vitals import sentences
 from guestmtce.server.app import GuestServer
 from guestmtce.server.losses import LOSSES_FILE
 from tests.peers import wire
@@ -158,7 +159,7 @@ def test_a_file_that_cannot_be_written_is_a_problem(server):
     assert server.loop.run_until(lambda: server.heartbeating(UUID), 5)
     guest.answers = guest.inits = False
     server.loop.advance(5)
-    assert any("losses are not saved" in each for each in server.app.problems())
+    assert any("losses are not saved" in each for each in sentences(server.app.problems()))
 
 
 def test_acknowledge_no_says_and_hears_what_the_old_daemon_did():

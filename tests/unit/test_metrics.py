@@ -16,7 +16,7 @@ from tests.simulation import SimulatedLoop
 
 @pytest.fixture
 def registry():
-    return Registry()
+    return Registry("guestServer")
 
 
 def test_counters_are_summed_by_their_keys(registry):
@@ -48,7 +48,7 @@ def test_a_histogram_is_cumulative_and_its_bounds_are_inclusive(registry):
 
 @given(st.lists(st.floats(-10, 10)), st.lists(st.floats(-5, 5), min_size=1, unique=True))
 def test_every_bucket_counts_what_is_not_above_its_bound(values, bounds):
-    registry = Registry()
+    registry = Registry("guestServer")
     histogram = registry.histogram("h", "H.", bounds)
     for value in values:
         histogram.observe(value)
@@ -89,7 +89,7 @@ def parse_label(text: str) -> str:
 
 @given(st.text(), st.text())
 def test_help_and_label_values_are_escaped(help_text, value):
-    registry = Registry()
+    registry = Registry("guestServer")
     registry.count("g", help_text, "label", Counter({value: 1}))
     lines = registry.render().split("\n")
     assert len(lines) == 4
@@ -142,9 +142,11 @@ def test_the_file_is_written_now_and_every_15_s(loop, tmp_path):
     assert path.read_text() == "turn 1\n"
     loop.advance(15.1)
     assert path.read_text() == "turn 2\n"
+    file.start(str(path))
+    assert path.read_text() == "turn 3\n", "a reload writes it at once"
     file.start(None)
     loop.advance(60)
-    assert path.read_text() == "turn 2\n"
+    assert not path.exists(), "what stays would say for ever that all is well"
 
 
 def test_a_file_that_cannot_be_written_is_a_problem_until_it_can(loop, tmp_path, caplog):

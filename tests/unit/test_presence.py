@@ -12,6 +12,7 @@ from guestmtce.core.agent.presence import ABSENT_SECS, Presence
 from guestmtce.core.shared.errors import Unneeded
 from guestmtce.core.shared.history import What
 from guestmtce.core.shared.vocabulary import Command
+from guestmtce.runtime.vitals import sentences
 from tests.peers.root import CONTROLLER
 from tests.unit.agent_rig import AgentRig
 from tests.unit.agent_support import HOST_0, UUID, CoreRig
@@ -132,7 +133,10 @@ def test_the_daemon_looks_by_itself(controller):
     assert rig.host_command("enable") == 503
     assert (rig.told(), rig.vim.requests) == ([], [])
     assert [get(rig, path) for path in ("/v1/hosts", "/v1/instances", "/metrics")] == [200] * 3
-    assert any(f"{CONTROLLER} is not on this host" in problem for problem in rig.agent.problems())
+    assert any(
+        f"{CONTROLLER} is not on this host" in problem
+        for problem in sentences(rig.agent.problems())
+    )
     rig.away.clear()
     rig.advance(1)
     assert len(rig.to_mtc) == 1, "the hosts are asked for at once"

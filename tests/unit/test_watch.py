@@ -10,6 +10,7 @@ import stat
 import pytest
 
 from guestmtce.runtime import inotify
+from guestmtce.runtime.vitals import sentences
 from guestmtce.server import watch
 from guestmtce.server.virtio import PORTION, ChannelDirectory
 from tests.simulation import SimulatedLoop
@@ -99,7 +100,7 @@ def test_watches_used_up_at_start_are_bridged_by_scans(place, number):
     place.socket(cgcs())
     place.directory.start()
     assert place.told() == [("found", UUID)]
-    (problem,) = place.directory.problems
+    (problem,) = sentences(place.directory.problems)
     assert str(place.path) in problem
     assert "every 2 s" in problem
     assert ";" in problem, "a remedy"
@@ -108,7 +109,7 @@ def test_watches_used_up_at_start_are_bridged_by_scans(place, number):
     assert place.told() == [("found", OTHER)]
     place.failing.clear()
     place.loop.advance(2)
-    assert place.directory.problems == []
+    assert sentences(place.directory.problems) == []
     (place.path / cgcs()).unlink()
     assert place.told() == [("gone", UUID)], "at once, by inotify"
 
@@ -117,7 +118,7 @@ def test_the_remedy_of_used_up_watches(place):
     """`fs.inotify.max_user_watches`."""
     place.failing[str(place.path)] = errno.ENOSPC
     place.directory.start()
-    assert "fs.inotify.max_user_watches" in place.directory.problems[0]
+    assert "fs.inotify.max_user_watches" in sentences(place.directory.problems)[0]
 
 
 def test_watches_used_up_later_close_no_channel(place):
@@ -133,14 +134,14 @@ def test_watches_used_up_later_close_no_channel(place):
     place.loop.advance(1)
     assert place.told() == []
     assert place.directory.knows(UUID)
-    assert len(place.directory.problems) == 1
+    assert len(sentences(place.directory.problems)) == 1
 
 
 def test_no_watch_of_the_directory_above_is_no_small_thing(place):
     """Without it the end of our directory may not be noticed."""
     place.failing[str(place.above)] = errno.ENOSPC
     place.directory.start()
-    assert len(place.directory.problems) == 1
+    assert len(sentences(place.directory.problems)) == 1
     place.socket(cgcs())
     assert place.told() == [("new", UUID)], "our own watch stands"
 
@@ -151,10 +152,10 @@ def test_no_inotify_at_all(place):
     place.socket(cgcs())
     place.directory.start()
     assert place.told() == [("found", UUID)]
-    assert "max_user_instances" in place.directory.problems[0]
+    assert "max_user_instances" in sentences(place.directory.problems)[0]
     place.no_inotify = None
     place.loop.advance(2)
-    assert place.directory.problems == []
+    assert sentences(place.directory.problems) == []
     place.socket(cgcs(OTHER))
     assert place.told() == [("new", OTHER)]
 
@@ -173,10 +174,10 @@ def test_a_directory_that_cannot_be_read_is_not_gone(place, monkeypatch, number)
         patched.setattr(watch.os, "listdir", fail)
         place.loop.advance(watch.SCAN_SECS + 1)
         assert place.told() == []
-        (problem,) = place.directory.problems
+        (problem,) = sentences(place.directory.problems)
         assert "cannot be read" in problem
     place.loop.advance(watch.BLIND_SCAN_SECS)
-    assert place.directory.problems == []
+    assert sentences(place.directory.problems) == []
     assert place.told() == []
 
 
@@ -205,11 +206,11 @@ def test_an_absent_directory_is_a_problem(place):
     """Blind is not healthy (decision 31): an absent channel directory, with its remedy."""
     place.path.rmdir()
     place.directory.start()
-    (problem,) = place.directory.problems
+    (problem,) = sentences(place.directory.problems)
     assert "is not there" in problem
     place.path.mkdir()
     place.loop.advance(1)
-    assert place.directory.problems == []
+    assert sentences(place.directory.problems) == []
 
 
 def test_a_mount_over_the_directory_is_noticed(place):
@@ -305,13 +306,13 @@ def test_a_hard_link_is_no_channel(place):
     place.directory.start()
     assert place.told() == []
     assert place.directory.find(UUID) is None
-    (problem,) = place.directory.problems
+    (problem,) = sentences(place.directory.problems)
     assert "hard link" in problem
     assert cgcs() in problem
     (place.above / "private").unlink()
     place.loop.advance(watch.SCAN_SECS + 1)
     assert place.told() == [("found", UUID)]
-    assert place.directory.problems == []
+    assert sentences(place.directory.problems) == []
 
 
 def test_a_hard_link_to_a_channel_ends_no_connection(place):
@@ -333,4 +334,4 @@ def test_a_stranger_s_socket_counts_where_not_anybody_can_make_one(place, mode, 
     os.chown(place.path / cgcs(), 12345, 12345)
     place.directory.start()
     assert (place.told() == [("found", UUID)]) is counts
-    assert (place.directory.problems == []) is counts
+    assert (sentences(place.directory.problems) == []) is counts

@@ -66,6 +66,7 @@ class Agent:
     `wall` returns the wall clock's seconds, for what people read; `past` is what is remembered of
     instances that are not there. `dropped` counts by reason what was received and changed nothing,
     `refused_hosts` what of that was over `max_hosts`, `events` by kind what was queued for the VIM.
+    `alarms_told` counts alarms by state and action, `alarms_untold` by why they were void.
     """
 
     def __init__(
@@ -87,6 +88,8 @@ class Agent:
         self.bursts = Bursts()
         self.dropped: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
+        self.alarms_told: Counter[tuple[str, ...]] = Counter()
+        self.alarms_untold: Counter[str] = Counter()
         self._asking = Gap(ASK_GAP_SECS)
 
     def note_presence(self, there: bool, now: float) -> None:
@@ -113,6 +116,8 @@ class Agent:
 
     def told(self, key: str, message: Message, ended: Ended) -> None:
         """Note what the VIM was told, and what came of it."""
+        if isinstance(message.detail, Alarm):
+            self.alarms_told[message.detail.state, str(message.detail.action)] += 1
         instance = self.inventory.instances.get(key)
         if instance is None or message.kind in QUERIES:
             return
@@ -123,6 +128,8 @@ class Agent:
 
     def untold(self, key: str, message: Message, reason: str) -> None:
         """Note what the VIM will not be told."""
+        if isinstance(message.detail, Alarm):
+            self.alarms_untold[reason] += 1
         instance = self.inventory.instances.get(key)
         if instance is None:
             return

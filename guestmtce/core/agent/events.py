@@ -129,6 +129,7 @@ def _take_over(instance: Instance, info: InstanceInformation) -> None:
     instance.heartbeating = info.heartbeating
     instance.timeouts = info.timeouts
     instance.action = info.corrective_action
+    instance.name = info.name or instance.name
 
 
 def _on_status(agent: Agent, heard: Heard, now: float) -> None:
@@ -277,6 +278,7 @@ def _on_answer(agent: Agent, heard: Heard, now: float) -> None:
         agent.send_delete(host, info.uuid)
         return
     instance.seen = True
+    instance.name = info.name or instance.name
     if info.reporting != instance.reporting:
         agent.send_later(Command.MOD_INST, instance)
     if not is_newest:

@@ -16,6 +16,7 @@ from guestmtce.core.shared.condition import Condition, Diagnosis
 from guestmtce.core.shared.delivery import Role
 from guestmtce.core.shared.history import History
 from guestmtce.core.shared.limits import Gap, RateLimit
+from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import (
     CorrectiveAction,
     Event,
@@ -75,7 +76,8 @@ class Host:
     `queried`, `answered`, `unanswered_audits` and `round` belong to the audit, `readies` to the
     limit on answers to READY, `reporting_told` to that on repeats of MOD_HOST. `role` is its
     guestServer, whatever process that is; None while nothing was said to it, and where
-    acknowledging is off. `last_heard` is when it last said anything, by the wall clock.
+    acknowledging is off. `last_heard` is when it last said anything, `known_since` when we learned
+    of it, both by the wall clock.
     """
 
     hostname: str
@@ -89,6 +91,7 @@ class Host:
     answered: bool = False
     unanswered_audits: int = 0
     last_heard: float | None = None
+    known_since: float = 0.0
     round: Round | None = None
     role: Role | None = None
     readies: Gap = field(default_factory=lambda: Gap(READY_GAP_SECS))
@@ -98,6 +101,21 @@ class Host:
     def silent(self) -> bool:
         """True if so many audits were left unanswered that its instances' state is unknown."""
         return self.unanswered_audits >= UNANSWERED_TO_WARN
+
+    def silence(self, wall: float) -> float:
+        """Return the seconds since its last word, or since it is known; `wall` is the time now."""
+        heard = self.known_since if self.last_heard is None else self.last_heard
+        return max(0.0, wall - heard)
+
+    @property
+    def acknowledges(self) -> bool | None:
+        """Whether its guestServer acknowledges; None while that is not known, or we do not."""
+        return self.role.acknowledges if self.role is not None else None
+
+    @property
+    def version(self) -> str:
+        """The version of its guestServer, "" if it does not say."""
+        return self.role.peer_version if self.role is not None else ""
 
     @property
     def short_name(self) -> str:
@@ -133,6 +151,9 @@ class Host:
             "lost": conditions[Condition.LOST],
             "ill": conditions[Condition.ILL],
             "unanswered_audits": self.unanswered_audits,
+            "version": self.version,
+            "acknowledges": self.acknowledges,
+            "silent": self.silent,
             "last_heard": None if self.last_heard is None else round(self.last_heard, 3),
         }
 
@@ -142,7 +163,7 @@ class Instance:
     """One instance. `reporting` is ours and the VIM's to set, the rest is its guestServer's.
 
     `history` remembers what was heard of it and what the VIM was told; `diagnosis` is how it is
-    in an operator's words.
+    in an operator's words; `name` is what its guest calls itself, as a new guestServer tells.
 
     `told_at` is when the VIM last said where it is or whether it reports; `seen` and `absences`
     belong to the audit. `losses` and `illnesses` (by corrective action) limit what is taken from
@@ -156,6 +177,7 @@ class Instance:
     host: Host
     history: History
     reporting: bool = False
+    name: str = ""
     heartbeating: bool | None = None
     timeouts: Timeouts = UNTOLD
     action: CorrectiveAction = CorrectiveAction.UNKNOWN
@@ -190,6 +212,7 @@ class Instance:
         """Return what lists and the state dump show."""
         return {
             "uuid": self.uuid,
+            "name": printable(self.name),
             "host": self.host.hostname,
             **self.now().for_operator(),
             "reporting": self.reporting,

@@ -38,6 +38,17 @@ class Kind(str, Enum):
 QUERIES = frozenset({Kind.HOST_STATE, Kind.INSTANCES})
 HARMLESS = QUERIES | {Kind.SERVICE}
 URGENT = frozenset({Kind.ALARM, Kind.ACTION})
+# Why an alarm or an answer is not told any more.
+VOID_REASONS = (
+    "deleted",
+    "expired",
+    "heartbeats",
+    "moved",
+    "not_active",
+    "replaced",
+    "reporting_off",
+    "superseded",
+)
 
 
 class Spacing(NamedTuple):

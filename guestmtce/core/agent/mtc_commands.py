@@ -44,7 +44,7 @@ def _put_host(agent: Agent, message: MtcMessage, now: float) -> HostNews:
         agent.refused_hosts += 1
         raise PeerError("too_many_hosts")
     if host is None:
-        host = Host(entry.hostname, entry.uuid)
+        host = Host(entry.hostname, entry.uuid, known_since=agent.wall())
         agent.inventory.add_host(host)
         news = HostNews(came=(entry.hostname,))
     elif (host.hostname, host.uuid) != (entry.hostname, entry.uuid):

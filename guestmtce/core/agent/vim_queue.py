@@ -74,6 +74,11 @@ class VimQueue:
         """How many messages wait; those on their way do not count."""
         return sum(1 for _ in self._lanes)
 
+    def waiting(self, kind: Kind) -> int:
+        """Return how many messages of a kind wait, or are on their way."""
+        flying = sum(each.message.kind is kind for each in self._flying)
+        return flying + sum(message.kind is kind for message in self._lanes)
+
     @property
     def dropped(self) -> Counter[str]:
         """Alarms and actions that will never be delivered, by reason."""

@@ -13,6 +13,7 @@ from guestmtce.core.shared.errors import ProtocolError
 from guestmtce.core.shared.text import clean, decode_rough_json, encode_json
 from guestmtce.core.shared.vocabulary import (
     EVENTS,
+    NAME_LIMIT,
     NOTIFICATIONS,
     VOTE_RESULTS,
     CorrectiveAction,
@@ -25,7 +26,20 @@ from guestmtce.core.shared.vocabulary import (
 
 VERSION = 3
 MESSAGE_LIMIT = 1056
-NAME_LIMIT = 64
+# Why a message is refused: every reason that a bad message is counted under.
+BAD_MESSAGES = (
+    "bad_header",
+    "bad_key",
+    "bad_version",
+    "invocation_id",
+    "nack",
+    "not_json",
+    "not_object",
+    "rate",
+    "too_deep",
+    "too_long",
+    "unsupported_type",
+)
 LOG_MSG_LIMIT = 224
 CHALLENGE_LIMIT = 2**31
 

@@ -161,6 +161,7 @@ class Heartbeat(Machine[HeartbeatState]):
             self.heartbeating,
             action or self.terms.corrective_action,
             self.terms.timeouts,
+            self.terms.name if self.worker.names_told() else "",
         )
 
     def tick(self, late: float) -> None:

@@ -218,6 +218,10 @@ class Instance:
         }
         return {**self.for_operator(), **remembered}
 
+    def condition(self) -> Condition:
+        """Return the instance's condition in an operator's word."""
+        return self._condition()[0]
+
     def diagnosis(self) -> Diagnosis:
         """Return the instance's condition in an operator's words, since when, and why."""
         condition, detail = self._condition()

@@ -238,6 +238,9 @@ class Vote(Machine[VoteState]):
         self._remember_end(self._ask, "its instance is deleted")
 
 
+# How an ask may end, and what answers come besides: all that is counted.
+ENDINGS = (*map(str, VoteResult), "closed", "deleted", "superseded", "unanswered", "unexpected")
+
 _NONE = VoteState.NONE
 _PENDING = VoteState.PENDING
 _HELD = VoteState.HELD

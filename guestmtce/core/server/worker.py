@@ -42,7 +42,8 @@ class Worker:
     source: both are passed in, the core has neither. `wall` returns seconds since 1970, for
     what people read; `on_entry(uuid, entry)` hears what each instance remembers. `reporting` is
     host-level reporting, on until guestAgent says otherwise (decision 2). `illness_owed` says
-    whether an illness of that instance was told and may still be withdrawn.
+    whether an illness of that instance was told and may still be withdrawn, `names_told` whether
+    guestAgent is told what the guests call themselves.
     """
 
     hostname: str
@@ -54,3 +55,4 @@ class Worker:
     reporting: bool = True
     stats: Stats = field(default_factory=Stats)
     illness_owed: Callable[[str], bool] = lambda _uuid: False
+    names_told: Callable[[], bool] = lambda: False

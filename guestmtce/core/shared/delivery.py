@@ -40,7 +40,7 @@ owner says its states again, and orders that it saved keep their ids.
 from __future__ import annotations
 
 import heapq
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -53,7 +53,10 @@ from guestmtce.core.shared.owed import (
     TOPICS,
     Debt,
     Debts,
+    DeliveryStats,
+    Owed,
     Topic,
+    Voided,
     repeat_after,
 )
 from guestmtce.core.shared.stamp import Acknowledgement, Loopback, Probe, Stamp
@@ -86,7 +89,9 @@ class Role:
 
     `poll` returns what to send: call it at `wake_at`, and after each input or when `on_output`
     is called, whenever there is something new. `on_order(order, queued)` is called when an order
-    of ours is acknowledged: as held, or for good.
+    of ours is acknowledged: as held, or for good. `stats` counts for all roles of a daemon;
+    `version` is ours, which the peer is told. `acknowledges` is whether the peer does, None while
+    nothing was heard of it, and `peer_version` what it says of itself, "" if it does not.
     """
 
     def __init__(
@@ -94,14 +99,20 @@ class Role:
         epoch: int,
         on_output: Callable[[], object] = lambda: None,
         on_order: Callable[[Debt, bool], object] = lambda _order, _queued: None,
+        *,
+        stats: DeliveryStats | None = None,
+        version: str = "",
     ) -> None:
-        self.counts: Counter[str] = Counter()
+        self.stats = stats or DeliveryStats()
+        self.acknowledges: bool | None = None
+        self.peer_version = ""
+        self._version = version
         self.epoch = epoch
         self._on_output = on_output
         self._on_order = on_order
         self.peer_epoch: int | None = None
         self._seq = 0
-        self._debts = Debts()
+        self._debts = Debts(self.stats)
         self._inbox = Inbox()
         self._out: deque[Post] = deque()
         self._settled: list[Post] = []
@@ -146,7 +157,7 @@ class Role:
         """
         topic = TOPICS[command]
         for revoked in REVOKES.get(command, ()):
-            self._debts.drop((uuid, revoked))
+            self._debts.drop((uuid, revoked), Voided.REVOKED)
         self._seq += 1
         name = (order_id or f"{self.epoch}.{self._seq}") if topic in ORDERS else ""
         due = now + REPEATS_AFTER[0]
@@ -159,7 +170,7 @@ class Role:
     def void(self, uuid: str, *topics: Topic) -> None:
         """Owe nothing of these topics (of all, if none is named) of an instance any more."""
         for topic in topics or Topic:
-            self._debts.drop((uuid, topic))
+            self._debts.drop((uuid, topic), Voided.VOID)
 
     def owed(self, uuid: str, topic: Topic) -> bool:
         """Whether something of that is not finally acknowledged."""
@@ -177,6 +188,10 @@ class Role:
     def owed_count(self) -> int:
         """How many messages are owed."""
         return len(self._debts)
+
+    def how_much(self) -> Owed:
+        """Return how many messages are owed, of each kind."""
+        return self._debts.owed()
 
     # What we hear.
 
@@ -217,6 +232,7 @@ class Role:
 
     def heard_old(self) -> None:
         """A message without a stamp: an old peer plays the role now."""
+        self.acknowledges, self.peer_version = False, ""
         self._proven_until = float("-inf")
         self._candidate = None
         self._retire()
@@ -232,7 +248,7 @@ class Role:
         if isinstance(said, Probe):
             # Whoever asks is told that we are here; whether we believe its epoch is our matter.
             self._is_of_present_life(said.epoch, now)
-            answer = Acknowledgement(self.epoch, said.epoch, 0)
+            answer = Acknowledgement(self.epoch, said.epoch, 0, version=self._version)
             self._emit(Post(Command.LOOPBACK, answer, None, address))
             return False
         if said.of != self.epoch:
@@ -243,6 +259,7 @@ class Role:
                 self._acknowledged_by_another_life(said, now)
                 return False
             self._take(said.epoch)
+            self.acknowledges, self.peer_version = True, said.version
             renewed = True
         self._acknowledged(said, now, renewed=renewed)
         return renewed
@@ -324,12 +341,12 @@ class Role:
             found.append(self._post(debt))
         if found:
             self._burst_at = now
-            self.counts["repeats"] += len(found)
+            self.stats.counts["repeats"] += len(found)
         return found
 
     def _count(self, verdict: Verdict) -> None:
         if verdict is not Verdict.TAKE:
-            self.counts[verdict.name.lower()] += 1
+            self.stats.counts[verdict.name.lower()] += 1
 
     def _post(self, debt: Debt) -> Post:
         return Post(debt.command, debt.record, Stamp(self.epoch, debt.seq, debt.id))
@@ -394,7 +411,7 @@ class Role:
         self._retire()
         self.peer_epoch = epoch
         self._candidate = None
-        self.counts["epochs"] += 1
+        self.stats.counts["epochs"] += 1
 
     def _retire(self) -> None:
         if self.peer_epoch is not None:
@@ -421,5 +438,5 @@ class Role:
         while (at := self._probes_since + repeat_after(self._probes)) <= now:
             self._probes += 1
         self._probe_at = at
-        self.counts["probes"] += 1
+        self.stats.counts["probes"] += 1
         return [Post(Command.LOOPBACK, Probe(self.epoch))]

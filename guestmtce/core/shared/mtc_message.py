@@ -16,12 +16,14 @@ from guestmtce.core.shared.errors import ProtocolError
 from guestmtce.core.shared.text import (
     clean,
     decode_rough_json,
+    shorten,
     shorten_to_fit,
     usual_address,
 )
 from guestmtce.core.shared.vocabulary import (
     EVENTS,
     HEARTBEAT_SERVICE,
+    NAME_LIMIT,
     NOTIFICATIONS,
     SWITCHES,
     Command,
@@ -42,6 +44,8 @@ BUFFER_SIZE = 960
 PAYLOAD_LIMIT = BUFFER_SIZE - 1
 HOSTNAME_LIMIT = 255
 REASON_LIMIT = 224
+# Of a datagram so many bytes at most are an instance's name: the rest always fits beside it.
+_NAME_BYTES = 128
 _WORD_LIMIT = 32
 _SECONDS = re.compile(r"[0-9]{1,6}")
 _FREE_TEXT = "reason"
@@ -198,6 +202,7 @@ class InstanceInformation(NamedTuple):
     """RUNNING, STOPPED, ILLHEALTH and an answer to QRY_INST: how an instance is.
 
     `corrective_action` is the one from init, in ILLHEALTH that of the unhealthy response.
+    `name` is what the guest calls itself: for people, and said to a new guestAgent only.
     """
 
     hostname: str
@@ -206,10 +211,11 @@ class InstanceInformation(NamedTuple):
     heartbeating: bool
     corrective_action: CorrectiveAction
     timeouts: Timeouts
+    name: str = ""
 
     def members(self) -> dict[str, Any]:
         """Return the members of its JSON: all values are strings."""
-        return {
+        members = {
             "hostname": self.hostname,
             "uuid": self.uuid,
             "reporting": Switch.of(self.reporting),
@@ -217,6 +223,8 @@ class InstanceInformation(NamedTuple):
             "repair-action": self.corrective_action,
             **{f"{name}-to": str(secs) for name, secs in self.timeouts._asdict().items()},
         }
+        name = shorten(self.name, _NAME_BYTES)
+        return {**members, "name": name} if name else members
 
     @classmethod
     def of(cls, message: MtcMessage) -> InstanceInformation:
@@ -228,6 +236,7 @@ class InstanceInformation(NamedTuple):
             message.switch("heartbeating"),
             CorrectiveAction.parse(message.text("repair-action")),
             Timeouts(*(message.seconds(f"{name}-to") for name in Timeouts._fields)),
+            message.optional("name", NAME_LIMIT),
         )
 
 

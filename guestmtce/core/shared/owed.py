@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from guestmtce.core.shared.mtc_message import Record
 from guestmtce.core.shared.vocabulary import Command
@@ -57,6 +59,48 @@ REVOKES: dict[int, frozenset[Topic]] = {
 Key = tuple[str, Topic]
 
 
+class Voided(Enum):
+    """Why an order is owed no longer though nobody acknowledged it."""
+
+    EXPIRED = "expired"  # nobody wants to hear it any more
+    REPLACED = "replaced"  # there is a newer one of its instance and topic
+    REVOKED = "revoked"  # a state says the contrary
+    VOID = "void"  # its owner took it back
+
+
+_COUNTED = ("repeats", "probes", "epochs", "again", "behind", "unproven")
+
+
+@dataclass
+class DeliveryStats:
+    """What all roles of a daemon count together, since its start.
+
+    `counts` has repeats, probes, new lives of peers (`epochs`), and by verdict the messages that
+    were not taken; `voided` the orders that were never acknowledged, by reason: all there from
+    the start. `on_round_trip` takes the seconds from the first saying of a message to its first
+    acknowledgement.
+    """
+
+    counts: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(_COUNTED, 0)))
+    voided: Counter[str] = field(
+        default_factory=lambda: Counter({reason.value: 0 for reason in Voided})
+    )
+    on_round_trip: Callable[[float], object] = lambda _seconds: None
+
+
+class Owed(NamedTuple):
+    """How much is owed: orders and states, and how many of the orders the other side holds."""
+
+    order: int = 0
+    state: int = 0
+    held: int = 0
+
+    @classmethod
+    def total(cls, parts: Iterable[Owed]) -> Owed:
+        """Return the sum of what is owed to several roles."""
+        return cls(*map(sum, zip(cls(), *parts)))
+
+
 def repeat_after(times: int) -> float:
     """Return how long after the first saying the next is due, `times` repeats being done."""
     if times < len(REPEATS_AFTER):
@@ -69,6 +113,7 @@ class Debt:
     """A message that has been said once and is not acknowledged.
 
     `expires` is when nobody wants to hear it any more; `queued` that the other side holds it.
+    `said` is when it was said for the first time, `heard` that it was acknowledged before.
     """
 
     command: Command
@@ -81,6 +126,11 @@ class Debt:
     expires: float | None
     repeats: int = 0
     queued: bool = False
+    heard: bool = False
+    said: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.said = self.first
 
     @property
     def is_order(self) -> bool:
@@ -94,7 +144,8 @@ class Debts:
     `changes` counts by topic how often something was added or dropped.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stats: DeliveryStats) -> None:
+        self._stats = stats
         self.changes: Counter[Topic] = Counter()
         self._by_key: dict[Key, Debt] = {}
         self._by_seq: dict[int, Debt] = {}
@@ -102,6 +153,12 @@ class Debts:
 
     def __len__(self) -> int:
         return len(self._by_key)
+
+    def owed(self) -> Owed:
+        """Return how much is owed."""
+        orders = [debt for debt in self._by_key.values() if debt.is_order]
+        held = sum(debt.queued for debt in orders)
+        return Owed(len(orders), len(self._by_key) - len(orders), held)
 
     def get(self, key: Key) -> Debt | None:
         """Return what is owed under `key`, if anything is."""
@@ -113,24 +170,26 @@ class Debts:
 
     def put(self, debt: Debt) -> None:
         """Owe a message, in place of an older one of its key."""
-        self.drop(debt.key)
+        self.drop(debt.key, Voided.REPLACED)
         self.changes[debt.key[1]] += 1
         self._by_key[debt.key] = debt
         self._by_seq[debt.seq] = debt
         heapq.heappush(self._due, (debt.due, debt.seq))
 
-    def drop(self, key: Key) -> None:
-        """Owe it no longer."""
+    def drop(self, key: Key, why: Voided | None) -> None:
+        """Owe it no longer: `why` not, None if it was acknowledged for good."""
         debt = self._by_key.pop(key, None)
         if debt is not None:
             del self._by_seq[debt.seq]
             self.changes[debt.key[1]] += 1
+            if why is not None and debt.is_order:
+                self._stats.voided[why.value] += 1
 
     def drop_states(self) -> None:
         """Keep the orders only."""
         for debt in list(self._by_key.values()):
             if not debt.is_order:
-                self.drop(debt.key)
+                self.drop(debt.key, None)
 
     def acknowledged(self, seq: int, now: float, *, queued: bool) -> Debt | None:
         """Message `seq` arrived; if it is only held there, it is said again later.
@@ -140,12 +199,15 @@ class Debts:
         debt = self._by_seq.get(seq)
         if debt is None:
             return None
+        if not debt.heard:
+            debt.heard = True
+            self._stats.on_round_trip(now - debt.said)
         is_news = not (queued and debt.queued)
         if queued:
             debt.queued = True
             self._schedule(debt, now + QUEUED_SECS)
         else:
-            self.drop(debt.key)
+            self.drop(debt.key, None)
         return debt if is_news else None
 
     def orders_at(self, seq: int) -> bool:
@@ -170,7 +232,7 @@ class Debts:
         """Drop what nobody wants to hear any more."""
         for debt in list(self._by_key.values()):
             if debt.expires is not None and debt.expires <= now:
-                self.drop(debt.key)
+                self.drop(debt.key, Voided.EXPIRED)
 
     def due_at(self) -> float | None:
         """Return when the next entry is due, None if there is none."""
@@ -184,7 +246,7 @@ class Debts:
             _due, seq = heapq.heappop(self._due)
             debt = self._by_seq[seq]
             if debt.expires is not None and debt.expires <= now:
-                self.drop(debt.key)
+                self.drop(debt.key, Voided.EXPIRED)
                 continue
             self._repeat_later(debt, now)
             return debt

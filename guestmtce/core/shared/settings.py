@@ -101,6 +101,7 @@ class AgentSettings:
     address: str | None = setting("agent", "address", _word, None, unset=_BY_NAME)
     local_address: str | None = setting("agent", "local_address", _word, None, unset=_BY_NAME)
     max_hosts: int = setting("agent", "max_hosts", _between(1, 100_000), 5000)
+    metrics_file: str | None = setting("agent", "metrics_file", _path, None, live=True)
     vim_cmd_address: str = setting("agent", "vim_cmd_address", _word, "127.0.0.1")
     vim_address: str = setting("vim", "address", _word, "127.0.0.1")
     vim_port: int = setting("vim", "port", _port, 30002, also=(NFV_CONF, "guest-rest-api", "port"))

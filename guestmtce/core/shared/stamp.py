@@ -15,6 +15,7 @@ from guestmtce.core.shared.mtc_message import MtcMessage
 EPOCH_LIMIT = 2**31  # an epoch is 1 or more
 NUMBER_LIMIT = 2**53
 ID_LIMIT = 64
+VERSION_LIMIT = 32
 
 
 class Stamp(NamedTuple):
@@ -67,18 +68,22 @@ class Probe(NamedTuple):
 class Acknowledgement(NamedTuple):
     """LOOPBACK that answers: process `epoch` has message `ack` of process `of`; 0 is a probe.
 
-    `queued`: an order is held, but what it wants is not done yet.
+    `queued`: an order is held, but what it wants is not done yet. `version` of the program is
+    told in the answer to a probe, for people.
     """
 
     epoch: int
     of: int
     ack: int
     queued: bool = False
+    version: str = ""
 
     def members(self) -> dict[str, Any]:
         """Return the members of its JSON."""
         members: dict[str, Any] = {"epoch": self.epoch, "of": self.of, "ack": self.ack}
-        return {**members, "queued": True} if self.queued else members
+        if self.queued:
+            members["queued"] = True
+        return {**members, "version": self.version} if self.version else members
 
 
 Loopback = Union[Probe, Acknowledgement]
@@ -91,7 +96,8 @@ def read_loopback(message: MtcMessage) -> Loopback:
     if "ack" not in members:
         return Probe(epoch)
     queued = members.get("queued") is True
-    return Acknowledgement(epoch, _epoch(members, "of"), _number(members, "ack"), queued)
+    version = message.optional("version", VERSION_LIMIT)
+    return Acknowledgement(epoch, _epoch(members, "of"), _number(members, "ack"), queued, version)
 
 
 def _epoch(members: dict[str, Any], key: str) -> int:

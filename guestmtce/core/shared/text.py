@@ -137,13 +137,20 @@ def shorten_to_fit(members: dict[str, Any], key: str, limit: int) -> str:
     encoded = encode_json(members)
     if len(encoded) <= limit:
         return encoded
-    text = str(members.get(key, ""))
     room = limit - len(encode_json({**members, key: ""}))
+    return encode_json({**members, key: shorten(str(members.get(key, "")), room)})
+
+
+def shorten(text: str, room: int) -> str:
+    """Return as much of `text` as takes at most `room` bytes inside a JSON string.
+
+    The cut is between characters.
+    """
+    if text.isascii() and text.isalnum():
+        return text[: max(0, room)]
     used = 0
-    kept = 0
-    for char in text:
+    for kept, char in enumerate(text):
         used += len(encode_json(char)) - 2
         if used > room:
-            break
-        kept += 1
-    return encode_json({**members, key: text[:kept]})
+            return text[:kept]
+    return text

@@ -10,6 +10,8 @@ from enum import Enum, IntEnum
 from typing import NamedTuple
 
 UUID_LENGTH = 36
+# What a guest calls itself, in bytes of UTF-8.
+NAME_LIMIT = 64
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -115,6 +117,29 @@ class Command(IntEnum):
     HEARTBEAT_ILLHEALTH = 0x0001FEAD
     VOTE_NOTIFY = 0xFEEDFEED
 
+
+# Who says what to whom.
+TO_SERVER = (
+    Command.ADD_INST,
+    Command.MOD_INST,
+    Command.DEL_INST,
+    Command.QRY_INST,
+    Command.VOTE_INST,
+    Command.NOTIFY_INST,
+    Command.MOD_HOST,
+    Command.LOOPBACK,
+)
+TO_AGENT = (
+    Command.MONITOR_READY,
+    Command.HEARTBEAT_RUNNING,
+    Command.HEARTBEAT_STOPPED,
+    Command.HEARTBEAT_LOSS,
+    Command.HEARTBEAT_ILLHEALTH,
+    Command.VOTE_NOTIFY,
+    Command.QRY_INST,
+    Command.LOOPBACK,
+)
+FROM_MTC_AGENT = (Command.ADD_HOST, Command.MOD_HOST, Command.DEL_HOST)
 
 _ACTIONS = {action.value: action for action in CorrectiveAction}
 EVENTS = {event.value: event for event in Event}

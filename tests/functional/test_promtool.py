@@ -1,0 +1,68 @@
+"""What Prometheus itself says of our metrics and alerts (monitoring.md).
+
+The metrics are those of real processes: as they come from `/metrics`, and as they lie in the file.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+from tests.documents import ROOT
+from tests.unit.metrics_support import DAEMONS, rendered
+
+RULES = ROOT / "contrib" / "prometheus"
+PROMTOOL = shutil.which("promtool")
+
+pytestmark = pytest.mark.skipif(
+    PROMTOOL is None, reason="promtool is not installed (apt-get install prometheus)"
+)
+
+
+def promtool(*arguments: str, given: str = "") -> str:
+    """Return what promtool says; it has to be content."""
+    done = subprocess.run(
+        [str(PROMTOOL), *arguments],
+        cwd=RULES,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    return said
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_the_metrics_have_no_fault(daemon: str) -> None:
+    """Names, units, HELP and TYPE: it prints each fault, and nothing if there is none."""
+    assert not promtool("check", "metrics", given=rendered(daemon))
+
+
+def test_the_linter_finds_faults() -> None:
+    """Or its silence would say nothing."""
+    with pytest.raises(AssertionError, match="counter metrics should have"):
+        promtool("check", "metrics", given="# HELP a A.\n# TYPE a counter\na 1\n")
+
+
+def test_the_alerts_can_be_read() -> None:
+    """Syntax, and templates."""
+    assert "SUCCESS" in promtool("check", "rules", "guestmtce.rules.yml")
+
+
+def test_each_alert_fires_when_it_should_and_not_otherwise() -> None:
+    """`guestmtce.tests.yml` has the series, the time, and the whole text of the alert."""
+    assert "SUCCESS" in promtool("test", "rules", "guestmtce.tests.yml")
+
+
+def test_both_files_may_lie_in_one_directory() -> None:
+    """A node exporter reads them as one: no series comes twice, no name has two meanings."""
+    lines = [line for each in DAEMONS for line in rendered(each).splitlines()]
+    series = [line.rpartition(" ")[0] for line in lines if not line.startswith("#")]
+    assert len(set(series)) == len(series)
+    helps = {line.split()[2]: line for line in lines if line.startswith("# HELP")}
+    assert all(line in helps.values() for line in lines if line.startswith("# HELP"))
