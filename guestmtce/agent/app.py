@@ -176,7 +176,9 @@ class GuestAgent:
 
     def remember(self, uuid: str, entry: Entry) -> None:
         """Pass on what an instance's history remembers (a port of the core)."""
-        self._events.add({"uuid": uuid, **entry.for_operator()})
+        instance = self.core.inventory.instances.get(uuid)
+        name = printable(instance.name) if instance is not None else ""
+        self._events.add({"uuid": uuid, "name": name, **entry.for_operator()})
 
     def _listen(self) -> None:
         name, port = self.settings.vim_cmd_address, self.settings.vim_cmd_port

@@ -258,6 +258,12 @@ class Lifetime(RuleBasedStateMachine):
     # What holds after each of them
 
     @invariant()
+    def one_condition(self) -> None:
+        """What metrics count is what a table shows."""
+        instance = self.rig.instance
+        assert instance.condition() is instance.diagnosis().condition
+
+    @invariant()
     def nothing_of_a_forgotten_instance_runs_on(self) -> None:
         if self.port.forgotten:
             assert self.port.timers == {}

@@ -22,6 +22,7 @@ from guestmtce.core.shared.mtc_message import (
     VoteAnswer,
     decode,
 )
+from guestmtce.core.shared.stamp import Stamp
 from guestmtce.core.shared.vocabulary import (
     Command,
     CorrectiveAction,
@@ -45,6 +46,12 @@ RECORDS = [
         f'{{"hostname":"compute-0","uuid":"{UUID}","reporting":"enabled",'
         '"heartbeating":"disabled","repair-action":"reboot","restart-to":"301","shutdown-to":"9",'
         '"suspend-to":"9","resume-to":"14","vote-to":"9"}',
+    ),
+    (
+        INFORMATION._replace(name="web-1"),
+        f'{{"hostname":"compute-0","uuid":"{UUID}","reporting":"enabled",'
+        '"heartbeating":"disabled","repair-action":"reboot","restart-to":"301","shutdown-to":"9",'
+        '"suspend-to":"9","resume-to":"14","vote-to":"9","name":"web-1"}',
     ),
     (
         VOTE,
@@ -76,7 +83,7 @@ def test_a_record_is_its_json(record, text):
 def test_what_a_record_must_have_is_checked(record, text):
     """A key that is missing or of the wrong type is refused, or means what is said of it."""
     members = json.loads(text)
-    tolerated = {"vote", "reason", "service", "ip", "personality"}
+    tolerated = {"vote", "reason", "service", "ip", "personality", "name"}
     if isinstance(record, HostState):
         tolerated.add("uuid")
     for key in members.keys() - tolerated:
@@ -104,6 +111,25 @@ def test_a_vote_says_any_word_and_any_reason():
     del members["vote"], members["reason"]
     answer = VoteAnswer.of(MtcMessage(Command.VOTE_NOTIFY, members=members))
     assert (answer.vote, answer.reason) == ("unknown", "")
+
+
+@pytest.mark.parametrize("name", ["\U0001f600" * 16, "é" * 32, '"' * 64, "x" * 64])
+def test_the_longest_name_fits_beside_the_rest(name):
+    """Of a host with the longest name, with all that delivery adds; cut between characters."""
+    said = INFORMATION._replace(hostname="h" * 255, name=name)
+    added = Stamp(2**31 - 1, 2**53 - 1, "i" * 64, 2**53 - 1, 2**53 - 1).members()
+    data = mtc_message.encode_server_event(Command.QRY_INST, {**said.members(), **added})
+    read = InstanceInformation.of(decode(data))
+    assert name.startswith(read.name)
+    assert len(read.name) >= 10
+
+
+def test_a_name_from_the_wire_is_bounded_and_cleaned():
+    """Whoever sends it."""
+    for raw, read in (("a\x1b[2Jb\u202e", "a[2Jb"), ("x" * 500, "x" * 64), (5, ""), (None, "")):
+        members = {**INFORMATION.members(), "name": raw}
+        message = MtcMessage(Command.QRY_INST, members=members)
+        assert InstanceInformation.of(message).name == read
 
 
 def datagram(text: bytes) -> bytes:

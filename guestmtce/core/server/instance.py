@@ -219,7 +219,14 @@ class Instance:
         return {**self.for_operator(), **remembered}
 
     def condition(self) -> Condition:
-        """Return the instance's condition in an operator's word."""
+        """Return the instance's condition in an operator's word.
+
+        That most are well shows without a look into their histories.
+        """
+        beat, connection = self.heartbeat, self.connection
+        troubled = beat.ill or beat.misses or beat.expecting_silence or self.flooding
+        if beat.heartbeating and beat.initialized and connection.connected and not troubled:
+            return Condition.OK
         return self._condition()[0]
 
     def diagnosis(self) -> Diagnosis:
