@@ -113,6 +113,7 @@ install-common: $(BUILD)/man/guestctl.1
 	$(call put,0755,bin/guestctl,/usr/local/bin/guestctl)
 	umask 022; install -d "$(DESTDIR)/etc/mtc/tmp"
 	$(call put,0644,contrib/guestctl.bash-completion,/usr/share/bash-completion/completions/guestctl)
+	$(call put,0644,contrib/prometheus/guestmtce.rules.yml,/usr/share/mtce-guest/guestmtce.rules.yml)
 	$(call man,guestctl.1)
 	$(call man,guest.ini.5)
 

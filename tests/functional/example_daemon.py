@@ -40,7 +40,7 @@ class Example:
     def __init__(self, loop, settings, hostname, root):
         self.loop = loop
         self.word = settings.word
-        self.registry = Registry("example")
+        self.registry = Registry(sys.argv[1])
 
     def start(self):
         if self.word == "refuse":

@@ -460,12 +460,18 @@ def test_a_daemon_with_a_problem_is_not_healthy(place):
     status = place.ask(command="status")
     assert (status["healthy"], status["problems"]) == (False, ["it is sick"])
     assert "problem: it is sick" in place.path("info").read_text()
+    metrics = place.ask(command="metrics")["metrics"]
+    assert f'guestmtce_healthy{{daemon="{NAME}"}} 0\n' in metrics
+    assert f'guestmtce_problems{{daemon="{NAME}",kind="health"}} 1\n' in metrics
 
 
 def test_the_other_commands(place):
     place.start()
     assert place.ask(command="dump")["n"] == 1
-    assert place.ask(command="metrics") == {"metrics": "up 1\n"}
+    metrics = place.ask(command="metrics")["metrics"]
+    assert f'guestmtce_healthy{{daemon="{NAME}"}} 1\n' in metrics
+    started = re.findall(r"^guestmtce_start_time_seconds{.*} (\S+)$", metrics, re.MULTILINE)
+    assert abs(time.time() - float(started[0])) < PATIENCE
     assert place.ask(command="log-level", level=3) == {"level": 3}
     assert "a number from 0 to 255" in place.ask(command="log-level", level="3")["error"]
     assert len(place.ask(command="instances")["instances"]) == 2

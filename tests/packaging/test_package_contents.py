@@ -33,6 +33,7 @@ FILES = {
         "/usr/lib/mtce-guest/restart.conf": "0644",
         "/usr/local/bin/guestctl": "0755",
         "/usr/share/bash-completion/completions/guestctl": "0644",
+        "/usr/share/mtce-guest/guestmtce.rules.yml": "0644",
         f"{MANUAL}1/guestctl.1": "0644",
         f"{MANUAL}5/guest.ini.5": "0644",
     },
