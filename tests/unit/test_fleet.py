@@ -65,6 +65,16 @@ def test_events_on_the_controller_have_the_name_too(site):
     assert {event["name"] for event in events if event["what"] == "told"} >= {"vm"}
 
 
+def test_a_name_is_known_before_it_is_told_again(site):
+    """After a restart of the agent, and of an instance that was deleted."""
+    site.restart()
+    site.add_host()
+    site.create()
+    assert instance(site)["name"] == "vm"
+    site.command("DELETE", f"/v1/instances/{UUID}")
+    assert {"uuid": UUID, "name": "vm"} in site.agent.commands()["past"]({})["past"]
+
+
 def test_an_agent_that_restarts_learns_both_again(site):
     site.restart()
     site.add_host()

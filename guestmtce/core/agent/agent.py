@@ -24,6 +24,7 @@ from guestmtce.core.shared.errors import Unneeded
 from guestmtce.core.shared.history import Entry, History, Past, What
 from guestmtce.core.shared.limits import Gap
 from guestmtce.core.shared.mtc_message import HostState, InstanceState, Record
+from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, Switch
 
 ASK_GAP_SECS = 5.0
@@ -104,7 +105,7 @@ class Agent:
         self.bursts.clear()
         if self.presence.active:
             for instance in self.inventory.instances.values():
-                self.past.put(instance.uuid, instance.history)
+                self.past.put(instance.uuid, instance.history, printable(instance.name))
             self.inventory.clear()
             self._asking.forget()
             self.ask_mtc_agent(now)
@@ -199,8 +200,9 @@ class Agent:
     def add_instance(self, uuid: str, host: Host, reporting: bool, now: float) -> Instance:
         """Enter a new instance and return it; the caller tells its guestServer."""
         history = History(self.wall, partial(self.port.remember, uuid))
+        name = self.past.name(uuid)
         history.restore(self.past.take(uuid))
-        instance = Instance(uuid, host, history, reporting, told_at=now)
+        instance = Instance(uuid, host, history, reporting, name, told_at=now)
         self.inventory.add_instance(instance)
         return instance
 
@@ -222,7 +224,7 @@ class Agent:
         self.send_delete(instance.host, instance.uuid)
         self.end_ask(instance, "its instance is deleted")
         self.queue.forget(instance.uuid)
-        self.past.put(instance.uuid, instance.history)
+        self.past.put(instance.uuid, instance.history, printable(instance.name))
         self.inventory.remove_instance(instance)
 
     def remove_host(self, host: Host) -> None:
