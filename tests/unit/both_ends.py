@@ -77,7 +77,13 @@ class RealGuest(guest_client.Actions):
         if self._connection is None:
             return
         with contextlib.suppress(BlockingIOError):
-            for line in self._framer.feed(self._connection.recv(65536)):
+            data = self._connection.recv(65536)
+            if not data:
+                self._loop.unwatch(self._connection)
+                self._connection.close()
+                self._connection = None
+                return
+            for line in self._framer.feed(data):
                 if not self.hung:
                     self.client.receive(line, self._loop.time())
             self._schedule()
