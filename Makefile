@@ -53,7 +53,7 @@ test: $(VENV)/.installed ## every test but those of roots and vm, as many at a t
 	$(VENV)/bin/pytest -n $(JOBS)
 
 roots: $(VENV)/.installed ## the packages in Debian 11, 12 and 13, which it fetches; as root, minutes
-	ROOTS=1 $(VENV)/bin/pytest -n $(JOBS) tests/packaging/test_upgrade.py
+	ROOTS=1 $(VENV)/bin/pytest -n $(JOBS) tests/packaging/test_upgrade.py tests/packaging/test_pmond.py
 
 vm: $(VENV)/.installed ## the packages in a virtual machine with systemd; as root, minutes
 	VM=1 $(VENV)/bin/pytest tests/packaging/test_vm.py

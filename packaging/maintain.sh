@@ -124,8 +124,13 @@ stop_service() {
 
 case $EVENT in
     installed)
-        # SM runs guestAgent: it is not started at boot.
-        [ "$NAME" = guestAgent ] || enable_service || complain "cannot be enabled"
+        if [ "$NAME" != guestAgent ]; then
+            enable_service || complain "cannot be enabled"
+        elif debian_helps; then
+            # SM runs it, so it is not started at boot. Who has it started all the same leaves a
+            # link, which the purge has to know of.
+            deb-systemd-helper update-state "$NAME.service" >/dev/null
+        fi
         link_for_pmond
         if systemd_runs; then systemctl daemon-reload; fi
         ;;

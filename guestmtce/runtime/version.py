@@ -4,27 +4,47 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from guestmtce import __commit__, __version__
 
 _GIT_SECS = 5
+_SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_COMMIT_DIGITS = 12
+_COMMIT = re.compile(f"[0-9a-f]{{{_COMMIT_DIGITS}}}")
 
 
 def full_version() -> str:
-    """Return version and commit, such as `1.1.0 (0123456789ab)`; in a checkout git is asked."""
-    return f"{__version__} ({__commit__ or _commit_of_checkout()})"
+    """Return version and commit, such as `1.1.0 (0123456789ab)`.
+
+    An installed package knows it, a source archive has it in a file, in a checkout git is asked.
+    """
+    return f"{__version__} ({__commit__ or commit_of_source(_SOURCE)})"
 
 
-def _commit_of_checkout() -> str:
+def commit_of_source(directory: str) -> str:
+    """Return the commit of the sources in `directory`, an unpacked archive or a checkout."""
+    try:
+        with open(os.path.join(directory, "COMMIT"), encoding="ascii") as file:
+            text = file.read(_COMMIT_DIGITS)
+    except (OSError, ValueError):
+        text = ""
+    # In a checkout it holds what git replaces when it makes an archive.
+    return text if _COMMIT.fullmatch(text) else _ask_git(directory)
+
+
+def _ask_git(checkout: str) -> str:
     import subprocess  # noqa: PLC0415 - no daemon needs it
 
-    checkout = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    command = ["git", "-C", checkout, "describe", "--always", "--dirty", "--abbrev=12"]
+    command = ["git", "-C", checkout, "describe", "--always", "--dirty", "--exclude=*"]
     try:
         done = subprocess.run(  # noqa: S603 - nothing in it comes from outside
-            [*command, "--exclude=*"], capture_output=True, check=True, timeout=_GIT_SECS
+            [*command, f"--abbrev={_COMMIT_DIGITS}"],
+            capture_output=True,
+            check=True,
+            timeout=_GIT_SECS,
         )
     except (OSError, subprocess.SubprocessError):
         return "unknown commit"

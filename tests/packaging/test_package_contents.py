@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Mapping
@@ -266,6 +267,20 @@ def test_equal_sources_make_equal_packages(
 def test_programs_say_version_and_commit(installed: Path, program: str, name: str) -> None:
     said = must([installed / program, "--version"])
     assert re.fullmatch(rf"{name} {re.escape(__version__)} \(\w+\)\n", said)
+
+
+def test_a_source_archive_carries_its_commit(sources: Path, tmp_path: Path) -> None:
+    """To what runs from it and to what is installed from it, without git."""
+    shutil.copytree(sources, tmp_path / "first", symlinks=True)
+    (tmp_path / "first/COMMIT").write_text(f"{'0123456789abcdef' * 2}01234567 1700000000\n")
+    make(tmp_path / "first", "source")
+    (archive,) = (tmp_path / "first/build").glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path)
+    unpacked = tmp_path / archive.name.removesuffix(".tar.gz")
+    make(unpacked, "install", f"DESTDIR={tmp_path}/installed")
+    for program in (unpacked / "bin/guestctl", tmp_path / "installed/usr/local/bin/guestctl"):
+        assert must([program, "--version"]) == f"guestctl {__version__} (0123456789ab)\n"
 
 
 def test_rpmlint_finds_nothing_new(rpms: Mapping[str, Path]) -> None:

@@ -75,7 +75,7 @@ class VirtualMachine:
         self.guest_port = directory / "guest"
         _pack(files, directory / "files.tar")
         command = [emulator, "-nodefaults", "-no-user-config", "-display", "none", "-m", "768"]
-        command += ["-machine", "accel=tcg", "-cpu", "max"]
+        command += ["-accel", "tcg,tb-size=256", "-cpu", "max"]
         command += ["-kernel", str(disk / "vmlinuz"), "-initrd", str(disk / "initrd")]
         command += ["-append", "root=/dev/vda rw console=ttyS0 quiet panic=1"]
         command += ["-serial", f"file:{self._console}", "-device", "virtio-serial"]
