@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.peers.root import REPOSITORY
+from tests.schema import Schema
 
 SLOPPY = str(Path(__file__).with_name("sloppy_guest.py"))
 
@@ -22,7 +23,9 @@ def try_guest(*words):
         timeout=120,
         check=False,
     )
-    marks = {row["rule"]: row["mark"] for row in json.loads(done.stdout or "[]")}
+    rows = json.loads(done.stdout or "[]")
+    assert Schema("guestctl", "try-guest").faults(rows) == []
+    marks = {row["rule"]: row["mark"] for row in rows}
     return done.returncode, marks, done.stderr
 
 

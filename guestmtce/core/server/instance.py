@@ -181,12 +181,13 @@ class Instance:
         """Return the instance as guestctl and the state dump show it; no guest text is raw."""
         beat = self.heartbeat
         timeouts = beat.terms.timeouts
+        answered = self.memory.last_answer
         return {
             "uuid": self.uuid,
             "host": self._worker.hostname,
             "name": self.name,
             **self.diagnosis().for_operator(),
-            "last_answer": self.memory.last_answer,
+            "last_answer": None if answered is None else round(answered, 3),
             "state": beat.state.value,
             "channel": self.connection.state.value,
             "connected": self.connection.connected,
