@@ -218,7 +218,7 @@ def day() -> Iterator[Day]:
 def why(day: Day, name: str) -> tuple[str, str]:
     """Return the story of a guest on its worker, and on the controller."""
     worker = guestctl(day.worker, "why", name)
-    controller = guestctl(day.platform.root, "why", day.uuids[name])
+    controller = guestctl(day.platform.root, "why", name)
     assert (worker.returncode, controller.returncode) == (0, 0), worker.stderr + controller.stderr
     return worker.stdout, controller.stdout
 
@@ -303,7 +303,8 @@ def day_after(day: Day) -> Day:
 
 @pytest.mark.parametrize("name", TROUBLES)
 def test_why_after_a_restart(day_after: Day, name: str) -> None:
-    """By its name on the worker too, though its guest says nothing any more."""
+    """By its name, though its guest says nothing any more."""
     wait_until(lambda: is_told(day_after, name), 10, str(why(day_after, name)))
-    assert f"{name} ({day_after.uuids[name]})" in why(day_after, name)[0]
+    for told in why(day_after, name):
+        assert told.startswith(f"{name} ({day_after.uuids[name]})")
     assert Schema("guestctl", "show").faults(shown(day_after.worker, "why", name)) == []
