@@ -15,6 +15,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 from guestmtce.core.shared.condition import Condition, Diagnosis, duration, in_words
+from guestmtce.runtime.wall import moment
 
 CONTENT_TYPE = "text/html; charset=utf-8"
 # Without `?all`, so many instances are shown, the worst ones.
@@ -107,7 +108,7 @@ def _instance_row(row: Row, now: float) -> str:
     diagnosis = _diagnosis(row)
     words, kind = "?", ""
     if diagnosis is not None:
-        words = in_words(diagnosis, now)
+        words = in_words(diagnosis, now, moment)
         kind = "bad" if diagnosis.condition in _BAD else ""
         kind = "good" if diagnosis.condition in _GOOD else kind
     reporting = "on" if row.get("reporting") else "off"

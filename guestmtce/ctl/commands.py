@@ -10,26 +10,15 @@ from typing import Any, NamedTuple
 
 from guestmtce.core.shared.condition import Condition
 from guestmtce.core.shared.vocabulary import canonical_uuid
-from guestmtce.ctl import details, doctor, events, instances, story, try_guest
-from guestmtce.ctl.ask import FAILED, NOT_ALLOWED, OK, Reply, complaint, exit_status, listed, number
+from guestmtce.ctl import details, doctor, events, hosts, instances, story, try_guest
+from guestmtce.ctl.ask import FAILED, NOT_ALLOWED, OK, Reply, complaint, exit_status, listed
 from guestmtce.ctl.guest_link import Link, LinkError, guest_target
 from guestmtce.ctl.guest_wire import WRONG
 from guestmtce.ctl.screen import Screen
-from guestmtce.ctl.table import Column, Style, cell, table
+from guestmtce.ctl.table import Style, cell
 
 WATCH_SECS = 2.0
 WRONG_USAGE = 2
-_HOST_COLUMNS = (
-    Column("hostname"),
-    Column("ip", leaves=2),
-    Column("reporting"),
-    Column("instances"),
-    Column("lost"),
-    Column("ill"),
-    Column("heard"),
-    Column("version", leaves=1),
-)
-
 Lines = Iterator[str]
 
 
@@ -132,26 +121,16 @@ def run_instances(context: Context) -> Shown:
 def run_hosts(context: Context) -> Shown:
     """Show the hosts that guestAgent knows, with when each was last heard."""
     replies = context.ask({"command": "hosts"})
-    shown = listed(replies, "hosts")
-    now = context.now()
+    shown = {daemon: hosts.worst_first(rows) for daemon, rows in listed(replies, "hosts").items()}
+    now, style = context.now(), context.style
 
     def lines() -> Lines:
         for daemon, rows in shown.items():
-            plural = "s" * (len(rows) != 1)
-            yield f"{context.style.mark('heading', daemon)}: {len(rows)} host{plural}"
+            yield f"{style.mark('heading', daemon)}: {hosts.summary(rows)}"
             if rows:
-                heard = [{**row, **_heard(row, now)} for row in rows]
-                yield from table(heard, _HOST_COLUMNS, context.style, context.room)
+                yield from hosts.lines(rows, now, style, context.room)
 
     return _result(context, replies, shown, lines())
-
-
-def _heard(row: Mapping[str, Any], now: float) -> dict[str, str]:
-    if "last_heard" not in row:
-        return {}
-    heard = number(row["last_heard"])
-    ago = "never" if heard is None else f"{details.duration(max(0.0, now - heard))} ago"
-    return {"heard": ago}
 
 
 class Found(NamedTuple):

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 from guestmtce.core.shared.condition import duration
 from guestmtce.core.shared.config import Configuration, Reader
 from guestmtce.core.shared.settings import load_agent, load_server
+from guestmtce.ctl import hosts
+from guestmtce.ctl.ask import number
 from guestmtce.ctl.table import Style, cell
 from guestmtce.runtime import files
 from guestmtce.runtime.hosts import HOSTS_PATH, HostsFile
@@ -33,6 +35,8 @@ TCP_TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 FEW_WATCHES = 1024
 SPARE_DESCRIPTORS = 64
 SILENT_SECS = 60.0
+# guestAgent says something each minute to a host that the VIM has enabled.
+AGENT_SILENT_SECS = 300.0
 _FAST_CLOCKS = frozenset({"tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page"})
 _LISTENING = "0A"
 _FALSE_WORDS = frozenset({"false", "no", "0", "off"})
@@ -271,18 +275,53 @@ def _vim_port(patient: Patient) -> Iterator[Finding]:
 
 
 def _workers(patient: Patient) -> Iterator[Finding]:
-    for host in patient.answers["guestAgent"].get("hosts", ()):
-        name, heard = cell(host.get("hostname")), host.get("last_heard")
-        if not host.get("instances"):
-            continue
-        if heard is None:
-            text, level = "has never been heard", Level.WARNING
-        else:
-            ago = max(0.0, patient.now - heard)
-            text = f"last heard {duration(ago)} ago"
-            level = Level.OK if ago < SILENT_SECS else Level.CRITICAL
+    """Each worker's last word, and what is known of its guestServer."""
+    for host in hosts.worst_first(patient.answers["guestAgent"].get("hosts", ())):
+        name, heard = cell(host.get("hostname")), number(host.get("last_heard"))
+        level, text = Level.OK, "has never been heard"
+        if heard is not None:
+            ago = patient.now - heard
+            text = f"last heard {duration(ago)} ago, {_version(hosts.version(host))}"
+        if host.get("silent") is True:
+            level, text = Level.CRITICAL, f"answers no audit; {text}"
+        elif not host.get("instances"):
+            text += "; it has no instances"
+        elif heard is None:
+            level = Level.WARNING
+        elif ago >= SILENT_SECS:
+            level = Level.CRITICAL
         remedy = "" if level is Level.OK else f"guestctl doctor on {name}"
         yield Finding(level, f"worker {name}", text, remedy)
+
+
+def _version(word: str) -> str:
+    """Return what `hosts.version` says, in a sentence."""
+    if word == hosts.OLD:
+        return "an old version: it acknowledges nothing"
+    if word == "acknowledges":
+        return "it acknowledges"
+    return "its version is not known yet" if word == "-" else f"version {word}, it acknowledges"
+
+
+def _agent(patient: Patient) -> Iterator[Finding]:
+    """GuestAgent's last word, as guestServer heard it, and what is known of it."""
+    answer = patient.answers["guestServer"]
+    summary = answer.get("summary", {})
+    silent, uptime = number(summary.get("agent_silent_secs")), number(answer.get("uptime_secs"))
+    if silent is None or uptime is None:
+        return
+    subject = f"guestAgent at {cell(summary.get('agent'))}"
+    remedy = "guestctl doctor on the controller; it audits hosts that the VIM has enabled"
+    known = {
+        "version": summary.get("agent_version"),
+        "acknowledges": summary.get("agent_acknowledges"),
+    }
+    level = Level.OK if silent < AGENT_SILENT_SECS else Level.WARNING
+    if summary.get("agent_has_spoken") is True or known["acknowledges"] is not None:
+        text = f"last heard {duration(silent)} ago, {_version(hosts.version(known))}"
+    else:
+        text = f"has not been heard in the {duration(uptime)} since guestServer's start"
+    yield Finding(level, subject, text, "" if level is Level.OK else remedy)
 
 
 def _runs(daemon: str) -> Callable[[Patient], bool]:
@@ -317,6 +356,7 @@ CHECKS: tuple[tuple[Callable[[Patient], bool], Callable[[Patient], Iterable[Find
     (_there(SM_DATABASE), _service_manager),
     (_there(VIM_CONF), _vim_plugin),
     (_runs("guestAgent"), _vim_port),
+    (_runs("guestServer"), _agent),
     (_runs("guestAgent"), _workers),
 )
 

@@ -14,6 +14,7 @@ from guestmtce.core.shared.condition import Condition, Diagnosis, duration, in_w
 from guestmtce.core.shared.text import printable
 from guestmtce.ctl.ask import number
 from guestmtce.ctl.table import Column, Style, cell, cut, table
+from guestmtce.runtime.wall import moment
 
 Row = Mapping[str, Any]
 
@@ -39,7 +40,7 @@ def diagnosis_of(row: Row) -> Diagnosis | None:
 def health(row: Row, now: float) -> str:
     """Return the condition in words, as of `now` (wall clock)."""
     diagnosis = diagnosis_of(row)
-    return "?" if diagnosis is None else in_words(diagnosis, now)
+    return "?" if diagnosis is None else in_words(diagnosis, now, moment)
 
 
 # Columns by name: the heading is the name in capitals, the value is made from a row and the time.

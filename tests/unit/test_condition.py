@@ -20,12 +20,19 @@ NOW = 1_700_000_000.0
         (Diagnosis(Condition.LOST), "lost"),
         (Diagnosis(Condition.HELD, NOW - 3, "paused"), "held: paused"),
         (Diagnosis(Condition.NO_CHANNEL, NOW - 7300), "no channel 2 h"),
-        (Diagnosis(Condition.UNKNOWN, NOW - 90_000), "unknown since 1 d"),
+        (Diagnosis(Condition.UNKNOWN, NOW - 90_000), "unknown for 1 d"),
+        (Diagnosis(Condition.UNKNOWN, None, "never heard"), "unknown: never heard"),
         (Diagnosis(Condition.STOPPED, NOW + 5), "stopped 0 s"),
     ],
 )
 def test_words(diagnosis, words):
     assert in_words(diagnosis, NOW) == words
+
+
+def test_since_when_nothing_is_known():
+    """By the clock: that is what is looked for in other logs."""
+    diagnosis = Diagnosis(Condition.UNKNOWN, NOW - 60, "its worker is silent")
+    assert in_words(diagnosis, NOW, lambda at, now: f"<{now - at:.0f}>") == "unknown since <60>"
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,9 @@ def test_hosts_come_from_the_daemon_that_knows_them(daemons, capsys):
     daemons.agent({"hosts": [{"hostname": "compute-0", "ip": "10.0.0.2", "instances": 2}]})
     assert daemons.run("hosts") == 0
     assert capsys.readouterr().out == (
-        "guestAgent: 1 host\nHOSTNAME   IP        INSTANCES\ncompute-0  10.0.0.2  2\n"
+        "guestAgent: 1 host\n"
+        "HOST       LAST-HEARD  VERSION  INSTANCES  LOST  ILL  REPORTING  IP\n"
+        "compute-0  never       -        2          -     -    -          10.0.0.2\n"
     )
 
 

@@ -173,7 +173,55 @@ def test_workers_last_word(machine, heard, level):
     spare = {"hostname": "compute-1", "instances": 0, "last_heard": None}
     machine.answers["guestAgent"]["hosts"] = [host, spare]
     found = [finding for finding in machine.findings() if finding.subject.startswith("worker")]
-    assert [(finding.level, finding.subject) for finding in found] == [(level, "worker compute-0")]
+    assert [(finding.level, finding.subject) for finding in found] == [
+        (level, "worker compute-0"),
+        (Level.OK, "worker compute-1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        ({"acknowledges": True, "version": "1.1.0"}, "version 1.1.0, it acknowledges"),
+        ({"acknowledges": True, "version": ""}, "it acknowledges"),
+        ({"acknowledges": False, "version": ""}, "an old version: it acknowledges nothing"),
+        ({"acknowledges": None}, "its version is not known yet"),
+    ],
+)
+def test_what_a_peer_is(machine, known, words):
+    """On both sides, in the same words."""
+    host = {"hostname": "compute-0", "instances": 3, "last_heard": NOW - 5, **known}
+    machine.answers["guestAgent"]["hosts"] = [host]
+    machine.answers["guestServer"] |= {
+        "uptime_secs": 90,
+        "summary": {
+            "agent": "192.168.204.2",
+            "agent_has_spoken": True,
+            "agent_silent_secs": 7,
+            **{f"agent_{key}": value for key, value in known.items()},
+        },
+    }
+    assert f"ok    worker compute-0: last heard 5 s ago, {words}" in report(machine)
+    assert f"ok    guestAgent at 192.168.204.2: last heard 7 s ago, {words}" in report(machine)
+
+
+def test_a_worker_that_answers_no_audit(machine):
+    host = {"hostname": "compute-0", "instances": 3, "last_heard": NOW - 40, "silent": True}
+    machine.answers["guestAgent"]["hosts"] = [host]
+    assert (Level.CRITICAL, "worker compute-0") in machine.wrong()
+
+
+@pytest.mark.parametrize(("secs", "level"), [(60, Level.OK), (301, Level.WARNING)])
+def test_an_agent_that_was_never_heard(machine, secs, level):
+    """For a while after the start that says nothing."""
+    machine.answers["guestServer"] |= {
+        "uptime_secs": secs,
+        "summary": {"agent": "A", "agent_has_spoken": False, "agent_silent_secs": secs},
+    }
+    (found,) = [each for each in machine.findings() if each.subject == "guestAgent at A"]
+    assert found.level is level
+    assert "has not been heard" in found.text
+    assert bool(found.remedy) is (level is not Level.OK)
 
 
 def test_a_bare_machine_is_told_what_to_install(tmp_path):

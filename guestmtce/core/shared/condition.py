@@ -6,6 +6,7 @@ are for tables, the status page and metrics. The worst sorts first.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from guestmtce.core.shared.vocabulary import Word
@@ -58,12 +59,20 @@ def duration(seconds: float) -> str:
     return f"{max(0, int(seconds))} s"
 
 
-def in_words(diagnosis: Diagnosis, now: float) -> str:
-    """Return `lost 3 min ago`, `booting 40 s`, `ill: fan broken`; `now` is the wall clock's."""
+def in_words(
+    diagnosis: Diagnosis, now: float, moment: Callable[[float, float], str] | None = None
+) -> str:
+    """Return `lost 3 min ago`, `booting 40 s`, `ill: fan broken`, `unknown since 03:12`.
+
+    `now` is the wall clock's, `moment(at, now)` says a time as people do.
+    """
     span = "" if diagnosis.since is None else duration(now - diagnosis.since)
     word = diagnosis.condition.value
     if diagnosis.condition is Condition.LOST:
         return f"{word} {span} ago" if span else word
+    if diagnosis.condition is Condition.UNKNOWN and diagnosis.since is not None:
+        # The reason is the same for a whole worker; when it began says more.
+        return f"{word} since {moment(diagnosis.since, now)}" if moment else f"{word} for {span}"
     if diagnosis.detail:
         return f"{word}: {diagnosis.detail}"
     if diagnosis.condition in (
@@ -73,6 +82,4 @@ def in_words(diagnosis: Diagnosis, now: float) -> str:
         Condition.NO_CHANNEL,
     ):
         return f"{word} {span}".rstrip()
-    if diagnosis.condition is Condition.UNKNOWN and span:
-        return f"{word} since {span}"
     return word
