@@ -258,14 +258,14 @@ def run_doctor(context: Context) -> Shown:
     replies = context.ask({"command": "status"})
     if any(reply.state == "forbidden" for reply in replies):
         return Shown(NOT_ALLOWED, iter(()), complaint(replies))
-    hosts = listed(context.ask({"command": "hosts"}), "hosts")
+    fleet = listed(context.ask({"command": "hosts"}), "hosts")
     answers = {
-        reply.daemon: {**reply.answer, "hosts": hosts.get(reply.daemon, ())}
+        reply.daemon: {**reply.answer, "hosts": fleet.get(reply.daemon, ())}
         for reply in replies
         if reply.answer is not None
     }
-    down = frozenset(reply.daemon for reply in replies if reply.state == "down")
-    patient = doctor.Patient(context.root, answers, down, context.now())
+    states = {reply.daemon: reply.state for reply in replies}
+    patient = doctor.Patient(context.root, answers, states, context.now())
     findings = doctor.examine(patient)
     status = max((int(finding.level) for finding in findings), default=0)
     if context.as_json:

@@ -66,12 +66,12 @@ class Finding(NamedTuple):
 class Patient(NamedTuple):
     """What is looked at. `answers` has what each daemon that runs said to `status` and `hosts`.
 
-    `down` names the daemons that ended without having been stopped; `now` is the wall clock.
+    `states` has what came of asking each daemon (`ask.Reply`); `now` is the wall clock.
     """
 
     root: str
     answers: Mapping[str, Mapping[str, Any]]
-    down: frozenset[str]
+    states: Mapping[str, str]
     now: float
 
     def path(self, path: str) -> str:
@@ -111,8 +111,12 @@ def _daemon(daemon: str) -> Callable[[Patient], Iterator[Finding]]:
 
 def _not_running(daemon: str, patient: Patient) -> Finding:
     remedy = f"/etc/init.d/{daemon} start, and read /var/log/{daemon}.log"
-    if daemon in patient.down:
+    state = patient.states.get(daemon)
+    if state == "down":
         return Finding(Level.CRITICAL, daemon, "it ended without having been stopped", remedy)
+    if state == "silent":
+        remedy = f"read /var/log/{daemon}.log, then kill it: it is started again"
+        return Finding(Level.CRITICAL, daemon, "it runs, and does not answer", remedy)
     if daemon == "guestAgent":
         return Finding(Level.OK, daemon, "does not run: right on a standby controller")
     return Finding(Level.CRITICAL, daemon, "does not run", remedy)

@@ -1,30 +1,32 @@
 """What Prometheus itself says of our metrics and alerts (monitoring.md).
 
-The metrics are those of real processes: as they come from `/metrics`, and as they lie in the file.
+The metrics are those of both daemons in this process, and of real ones as they lie in the file.
 """
 
 from __future__ import annotations
 
+import functools
 import shutil
+import signal
 import subprocess
 
 import pytest
 
 from tests.documents import ROOT
+from tests.peers.journal import wait_until
+from tests.peers.root import Root
 from tests.unit.metrics_support import DAEMONS, rendered
 
 RULES = ROOT / "contrib" / "prometheus"
 PROMTOOL = shutil.which("promtool")
 
-pytestmark = pytest.mark.skipif(
-    PROMTOOL is None, reason="promtool is not installed (apt-get install prometheus)"
-)
-
 
 def promtool(*arguments: str, given: str = "") -> str:
     """Return what promtool says; it has to be content."""
+    if PROMTOOL is None:
+        pytest.skip("promtool is not installed (apt-get install prometheus)")
     done = subprocess.run(
-        [str(PROMTOOL), *arguments],
+        [PROMTOOL, *arguments],
         cwd=RULES,
         input=given,
         capture_output=True,
@@ -41,6 +43,34 @@ def promtool(*arguments: str, given: str = "") -> str:
 def test_the_metrics_have_no_fault(daemon: str) -> None:
     """Names, units, HELP and TYPE: it prints each fault, and nothing if there is none."""
     assert not promtool("check", "metrics", given=rendered(daemon))
+
+
+OWNERS = {"guestServer": ("compute-0", "client"), "guestAgent": ("controller-0", "agent")}
+
+
+@pytest.mark.parametrize("program", DAEMONS)
+def test_the_file_of_a_process(program: str) -> None:
+    """Written at SIGHUP, moved by another, readable for all, gone when the daemon stops."""
+    hostname, section = OWNERS[program]
+    with Root() as root:
+        directory = root.path / "metrics"
+        directory.mkdir()
+
+        def only(name: str) -> bool:
+            return [path.name for path in directory.iterdir()] == [name]
+
+        daemon = root.start(program)
+        for name in ("first.prom", "second.prom"):
+            root.write_ini(program, hostname, {section: {"metrics_file": f"/metrics/{name}"}})
+            daemon.signal(signal.SIGHUP)
+            wait_until(functools.partial(only, name))
+        file = directory / "second.prom"
+        assert file.stat().st_mode & 0o777 == 0o644
+        text = file.read_text("ascii")
+        daemon.stop()
+        assert not list(directory.iterdir())
+    assert f'guestmtce_build_info{{daemon="{program}",version="' in text
+    assert not promtool("check", "metrics", given=text)
 
 
 def test_the_linter_finds_faults() -> None:

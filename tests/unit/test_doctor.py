@@ -28,7 +28,7 @@ class Machine:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.answers = {"guestServer": dict(SERVER), "guestAgent": dict(AGENT)}
-        self.down: frozenset[str] = frozenset()
+        self.states: dict[str, str] = {}
         for daemon in ("guestServer", "guestAgent"):
             self.put(f"/etc/mtc/{daemon}.ini", (REPOSITORY / "etc/guest.ini").read_text("utf-8"))
         self.put("/etc/hosts", "192.168.204.2 controller\n")
@@ -69,7 +69,7 @@ class Machine:
         self._log.close()
 
     def findings(self) -> list[doctor.Finding]:
-        return doctor.examine(doctor.Patient(str(self.root), self.answers, self.down, NOW))
+        return doctor.examine(doctor.Patient(str(self.root), self.answers, self.states, NOW))
 
     def wrong(self) -> list[tuple[Level, str]]:
         found = [finding for finding in self.findings() if finding.level is not Level.OK]
@@ -150,8 +150,10 @@ def test_what_belongs_to_other_hosts_is_not_missed(machine):
 def test_daemons_that_do_not_run(machine):
     machine.answers = {}
     assert machine.wrong() == [(Level.CRITICAL, "guestServer")]  # a standby agent is right
-    machine.down = frozenset({"guestAgent"})
-    assert (Level.CRITICAL, "guestAgent") in machine.wrong()
+    for state, words in (("down", "ended"), ("silent", "does not answer")):
+        machine.states = {"guestAgent": state}
+        assert (Level.CRITICAL, "guestAgent") in machine.wrong()
+        assert [each for each in machine.findings() if words in each.text]
 
 
 def test_a_daemons_own_problems_are_told(machine):
@@ -225,7 +227,7 @@ def test_an_agent_that_was_never_heard(machine, secs, level):
 
 
 def test_a_bare_machine_is_told_what_to_install(tmp_path):
-    (finding,) = doctor.examine(doctor.Patient(str(tmp_path), {}, frozenset(), NOW))
+    (finding,) = doctor.examine(doctor.Patient(str(tmp_path), {}, {}, NOW))
     assert finding.level is Level.CRITICAL
     assert "mtce-guest-server" in finding.remedy
 
