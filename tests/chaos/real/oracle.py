@@ -1,0 +1,232 @@
+"""Compares what truly happened in a real run with what the VIM heard, and says what is wrong.
+
+What is judged, and when it is not, so that a finding is always a fault:
+
+* A loss is told once; twice only if guestAgent died meanwhile (it may have died between writing
+  the request and acknowledging the order). One that lasted 40 s is told whatever else happened;
+  another if for 8 s of it nothing was in its way: no daemon, network, VIM or hosts file, nor what
+  these need to come back (`AFTERWARDS`). An illness has 4 s for that, the answer to a vote 5 s.
+* No alarm of a guest that was not lost, or ill: not before a second after it fell silent (two
+  intervals must pass), and not when the controller could know it well: 2 s after a RUNNING of it
+  had come through the network to a guestAgent that was running and had believed that guestServer
+  for 20 s.
+* A vote is answered once, in its window; never when nobody asked.
+* A guest without any trouble is never told `disabled`, but when a daemon died in the 25 s before:
+  its channel was closed then, or a fresh guestAgent told what it did not know yet.
+* At the end everybody believes what is true, each daemon holds what it held at the beginning, none
+  has ended by itself, and no log has a traceback.
+
+When this process was late by half a second, its guests were late too, and so they were lost, or
+ill for longer: what is told within 8 s after that is not judged, but counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tests.chaos.real.ledger import Span
+from tests.chaos.real.plan import LONG_SECS, TROUBLED
+from tests.chaos.real.site import ENDED, Level, Site
+
+TOLD_SECS = {"hang": 8.0, "ill": 4.0, "vote": 5.0}
+LONG_LOSS_SECS = LONG_SECS - 2.0
+EARLIEST_SECS = 1.0
+KNOWN_SECS = 2.0
+BELIEVED_SECS = 20.0
+FORGIVEN_SECS = 25.0
+LATE_FOR_SECS = 8.0
+DEATHS = ("agent killed", "server killed", ENDED)
+# What can be in the way of an order, and how long after its end, in seconds: a fresh guestAgent
+# asks first what there is; a loss that outlived a guestServer waits 15 s for the guest's init;
+# the VIM is tried again after 1, 2, 4 s.
+AFTERWARDS = {
+    **dict.fromkeys(DEATHS, 18.0),
+    "agent stopped": 2.0,
+    "server stopped": 2.0,
+    "cut": 3.0,
+    "vim away": 5.0,
+    "hosts file empty": 2.0,
+}
+# What a process may hold more than at its beginning: a connection to the VIM and one from it,
+# and what its histories and the allocator keep.
+MORE_DESCRIPTORS = 4
+MORE_KIB = 12 * 1024
+
+
+class Alarm(NamedTuple):
+    """An alarm that the VIM heard, or another event of a guest."""
+
+    at: float
+    who: str
+    word: str
+
+
+class Verdict(NamedTuple):
+    """What is wrong, a sentence each; what was not judged; how much there was of what."""
+
+    findings: list[str]
+    unjudged: int
+    counts: Counter[str]
+
+
+class Oracle:
+    """Judges one run. `levels` is what the daemons hold at its end, `wrong` what is believed."""
+
+    def __init__(self, site: Site, levels: dict[str, Level], wrong: list[str]) -> None:
+        self._site = site
+        self._ledger = site.ledger
+        self._levels = levels
+        self._wrong = wrong
+        self._unjudged = 0
+        self._now = max(site.ledger.story)[0]
+
+    def verdict(self) -> Verdict:
+        """Judge it all."""
+        found = [*self._wrong]
+        for judge in (
+            self._losses_told,
+            self._illnesses_told,
+            self._alarms_true,
+            self._votes_answered,
+            self._answers_asked,
+            self._nobody_else_disabled,
+            self._levels_back,
+            self._nothing_broken,
+        ):
+            found.extend(judge())
+        counts = Counter(span.kind for span in self._ledger.spans)
+        counts["alarms"] = len(self._events("alarm"))
+        return Verdict(found, self._unjudged, counts)
+
+    def _events(self, kind: str) -> list[Alarm]:
+        """Return what the VIM heard since the beginning: the state of an alarm, else the status."""
+        word = {"alarm": "state", "service": "status", "action": "guest-response"}[kind]
+        return [
+            Alarm(each.at, self._site.names[each.uuid], each.data.get(word, ""))
+            for each in self._site.vim.events(kind)
+            if each.at >= self._ledger.began and each.uuid in self._site.names
+        ]
+
+    def _alarms(self, word: str) -> list[Alarm]:
+        return [each for each in self._events("alarm") if each.word == word]
+
+    def _is_judged(self, at: float) -> bool:
+        late = self._ledger.any(("harness late",), at - LATE_FOR_SECS, at)
+        self._unjudged += late
+        return not late
+
+    def _had_time(self, span: Span) -> bool:
+        """Whether long enough a part of it had nothing in the way of what it should cause."""
+        end = min(span.end, self._now)
+        obstacles = sorted(
+            (each.begin, each.end + AFTERWARDS[each.kind])
+            for each in self._ledger.spans
+            if each.kind in AFTERWARDS
+        )
+        free_from, longest = span.begin, 0.0
+        for begins, ends in (*obstacles, (end, end)):
+            longest = max(longest, min(begins, end) - free_from)
+            free_from = max(free_from, ends)
+        return longest >= TOLD_SECS[span.kind]
+
+    def _losses_told(self) -> Iterator[str]:
+        alarms = self._alarms("failed")
+        for loss in self._ledger.of("hang"):
+            told = [each.at for each in alarms if each.who == loss.who and _of(loss, each.at)]
+            lasted = min(loss.end, self._now) - loss.begin
+            must = lasted >= LONG_LOSS_SECS or self._had_time(loss)
+            if must and not told and self._is_judged(loss.end):
+                yield f"{loss.who} was lost for {lasted:.1f} s at {self._t(loss.begin)}: never told"
+            died = self._ledger.any(("agent killed",), loss.begin, loss.end)
+            if len(told) > 1 and not died and self._is_judged(told[-1]):
+                yield f"{loss.who} was lost once, and told at {[*map(self._t, told)]}"
+
+    def _illnesses_told(self) -> Iterator[str]:
+        alarms = self._alarms("unhealthy")
+        for illness in self._ledger.of("ill"):
+            told = [e.at for e in alarms if e.who == illness.who and _of(illness, e.at)]
+            if not told and self._had_time(illness) and self._is_judged(illness.end):
+                yield f"{illness.who} was ill at {self._t(illness.begin)}: never told"
+
+    def _alarms_true(self) -> Iterator[str]:
+        for word, kind in (("failed", "hang"), ("unhealthy", "ill")):
+            for at, who, _word in self._alarms(word):
+                begun = [each for each in self._ledger.of(kind, who) if each.begin <= at]
+                early = EARLIEST_SECS if kind == "hang" else 0.0
+                if not begun or at < begun[-1].begin + early:
+                    if self._is_judged(at):
+                        yield f"{who} was told {word} at {self._t(at)}, and was not"
+                elif self._was_known_well(who, begun[-1].end, at) and self._is_judged(at):
+                    yield f"{who} was told {word} at {self._t(at)}, and was known to be well"
+
+    def _was_known_well(self, who: str, end: float, at: float) -> bool:
+        """Whether guestAgent had taken a RUNNING of that guest since its trouble had ended."""
+        settled = not self._ledger.any(
+            (*DEATHS, "agent stopped", "server stopped", "migrate"), at - BELIEVED_SECS, at
+        )
+        return settled and self._site.arrived("RUNNING", who, end, at - KNOWN_SECS)
+
+    def _votes_answered(self) -> Iterator[str]:
+        answers = self._events("action")
+        for vote in self._ledger.of("vote"):
+            told = [e.at for e in answers if e.who == vote.who and vote.meets(e.at, e.at)]
+            if not told and self._had_time(vote) and self._is_judged(vote.end):
+                yield f"{vote.who} was asked at {self._t(vote.begin)}: no answer"
+            died = self._ledger.any(("agent killed",), vote.begin, vote.end)
+            if len(told) > 1 and not died:
+                yield f"{vote.who} answered {len(told)} times: {[*map(self._t, told)]}"
+
+    def _answers_asked(self) -> Iterator[str]:
+        for at, who, word in self._events("action"):
+            if not any(vote.meets(at, at) for vote in self._ledger.of("vote", who)):
+                yield f"{who} answered {word} at {self._t(at)} what nobody asked then"
+
+    def _nobody_else_disabled(self) -> Iterator[str]:
+        for at, who, word in self._events("service"):
+            member = self._site.members[who]
+            if word == "enabled" or member.behaviour in (*TROUBLED, "flapping", "endless"):
+                continue
+            if not self._ledger.any(DEATHS, at - FORGIVEN_SECS, at) and self._is_judged(at):
+                yield f"{who} was told {word} at {self._t(at)}, and had no trouble"
+
+    def _levels_back(self) -> Iterator[str]:
+        began = {self._role(host): level for host, level in self._site.levels.items()}
+        for host, level in self._levels.items():
+            before = began[self._role(host)]
+            if level.descriptors > before.descriptors + MORE_DESCRIPTORS:
+                yield f"{host} holds {level.descriptors} descriptors, {before.descriptors} before"
+            if level.kib > before.kib + MORE_KIB:
+                yield f"{host} holds {level.kib} KiB, {before.kib} before"
+
+    def _role(self, host: str) -> str:
+        return "controller" if host.startswith("controller") else host
+
+    def _nothing_broken(self) -> Iterator[str]:
+        for span in self._ledger.of(ENDED):
+            yield f"the daemon of {span.who} ended by itself at {self._t(span.begin)}"
+        for path in self._site.tracebacks():
+            yield f"a traceback in {path}"
+        if len(self._site.vim.unreadable):
+            yield f"the VIM could not read {self._site.vim.unreadable[0]}"
+
+    def _t(self, at: float) -> str:
+        return f"{at - self._ledger.began:.2f}"
+
+
+def _of(span: Span, at: float) -> bool:
+    """Whether an alarm is of this trouble: told while it lasted, or what was on its way then."""
+    return span.begin <= at <= span.end + KNOWN_SECS
+
+
+def timeline(site: Site) -> str:
+    """Return all that happened and all that the VIM heard, in order, for a person to read."""
+    lines = list(site.ledger.story)
+    for kind in ("alarm", "action", "service"):
+        for each in site.vim.events(kind):
+            who = site.names.get(each.uuid, each.uuid)
+            said = " ".join(str(value) for value in each.data.values())
+            lines.append((each.at, f"    VIM hears: {who} {kind} {said}"))
+    began = site.ledger.began
+    return "\n".join(f"{at - began:8.2f}  {text}" for at, text in sorted(lines))

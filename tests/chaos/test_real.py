@@ -1,0 +1,173 @@
+"""Chaos with the real programs, and whether its oracle would notice what it is there for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from tests.chaos.real.ledger import Ledger
+from tests.chaos.real.oracle import LATE_FOR_SECS, Oracle
+from tests.chaos.real.plan import TROUBLED, members, plan
+from tests.chaos.real.site import Level
+from tests.peers.root import REPOSITORY
+
+SEEDS = (1, 2, 3)
+# .ci/run asks for 60.
+ROUND_SECS = int(os.environ.get("CHAOS_SECONDS", "15"))
+
+
+def test_three_seeds():
+    """Two workers, two controllers, thirty guests, each seed with a site of its own, at once."""
+    command = [sys.executable, "-m", "tests.chaos.real", "--round", str(ROUND_SECS), "--seed"]
+    runs = [
+        subprocess.Popen([*command, str(seed)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+        for seed in SEEDS
+    ]
+    said = [run.communicate(timeout=ROUND_SECS + 240)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0, 0], "\n".join(said)
+    assert all("all true" in each for each in said)
+
+
+def test_a_plan_follows_from_its_seed():
+    assert plan(7, 60.0) == plan(7, 60.0)
+    assert plan(7, 60.0) != plan(8, 60.0)
+
+
+def test_all_that_can_happen_happens_in_some_plan():
+    happened = {each.what for seed in range(20) for each in plan(seed, 60.0)}
+    assert len(happened) == 17
+    troubled = {each.name for each in members() if each.behaviour in TROUBLED}
+    assert {each.who for each in plan(1, 600.0)} >= troubled
+
+
+class Scene:
+    """A run that never was: say what happened and what the VIM heard, then ask the oracle."""
+
+    def __init__(self):
+        self.ledger = Ledger()
+        self.ledger.began = 0.0
+        self.heard = []
+        self.running = []
+        self.ended_well = True
+        names = {each.name: each for each in members()}
+        self.site = SimpleNamespace(
+            ledger=self.ledger,
+            members=names,
+            names={name: name for name in names},
+            levels={"controller-0": Level(20, 30_000)},
+            vim=SimpleNamespace(events=self._events, unreadable=[]),
+            arrived=lambda _name, who, begin, end: any(
+                who == told and begin <= at <= end for told, at in self.running
+            ),
+            tracebacks=list,
+        )
+        self.levels = dict(self.site.levels)
+
+    def _events(self, kind):
+        return [each for each in self.heard if each.kind == kind]
+
+    def span(self, kind, who, begin, end):
+        self.ledger.begin(kind, who).begin = begin
+        self.ledger.spans[-1].end = end
+
+    def told(self, at, who, kind, word):
+        key = {"alarm": "state", "service": "status", "action": "guest-response"}[kind]
+        self.heard.append(SimpleNamespace(at=at, uuid=who, kind=kind, data={key: word}))
+
+    def findings(self, wrong=()):
+        self.ledger.tell("the end")
+        return Oracle(self.site, self.levels, list(wrong)).verdict().findings
+
+
+@pytest.fixture
+def scene():
+    return Scene()
+
+
+def test_what_is_true_is_no_finding(scene):
+    scene.span("hang", "vm-20", 50.0, 60.0)
+    scene.told(52.3, "vm-20", "alarm", "failed")
+    scene.span("ill", "vm-21", 50.0, 56.0)
+    scene.told(50.9, "vm-21", "alarm", "unhealthy")
+    scene.span("vote", "vm-22", 50.0, 59.0)
+    scene.told(50.2, "vm-22", "action", "allow")
+    scene.told(50.2, "vm-20", "service", "disabled")
+    assert scene.findings() == []
+
+
+def test_a_loss_never_told(scene):
+    scene.span("hang", "vm-20", 50.0, 60.0)
+    assert scene.findings() == ["vm-20 was lost for 10.0 s at 50.00: never told"]
+
+
+def test_a_loss_that_could_not_be_told_in_time_is_none_but_a_long_one(scene):
+    scene.span("cut", "", 52.0, 56.0)
+    scene.span("hang", "vm-20", 50.0, 62.0)
+    assert scene.findings() == []
+    scene.span("hang", "vm-21", 50.0, 92.0)
+    assert scene.findings() == ["vm-21 was lost for 42.0 s at 50.00: never told"]
+
+
+def test_a_loss_told_twice_unless_guestagent_died(scene):
+    scene.span("hang", "vm-20", 50.0, 60.0)
+    scene.told(52.0, "vm-20", "alarm", "failed")
+    scene.told(55.0, "vm-20", "alarm", "failed")
+    assert scene.findings() == ["vm-20 was lost once, and told at ['52.00', '55.00']"]
+    scene.span("agent killed", "controller-0", 53.0, 54.0)
+    assert scene.findings() == []
+
+
+@pytest.mark.parametrize("kind", ["hang", "ill"])
+def test_a_false_alarm(scene, kind):
+    word = {"hang": "failed", "ill": "unhealthy"}[kind]
+    scene.told(40.0, "vm-20", "alarm", word)
+    assert scene.findings() == [f"vm-20 was told {word} at 40.00, and was not"]
+
+
+def test_a_stale_alarm(scene):
+    scene.span("cut", "", 48.0, 61.0)
+    scene.span("hang", "vm-20", 50.0, 60.0)
+    scene.told(64.0, "vm-20", "alarm", "failed")
+    assert scene.findings() == []
+    scene.running.append(("vm-20", 61.5))
+    assert scene.findings() == ["vm-20 was told failed at 64.00, and was known to be well"]
+
+
+def test_a_vote_without_an_answer_and_an_answer_without_a_vote(scene):
+    scene.span("vote", "vm-20", 50.0, 59.0)
+    scene.told(59.5, "vm-20", "action", "allow")
+    assert scene.findings() == [
+        "vm-20 was asked at 50.00: no answer",
+        "vm-20 answered allow at 59.50 what nobody asked then",
+    ]
+
+
+def test_a_guest_without_trouble_told_disabled(scene):
+    scene.told(40.0, "vm-0", "service", "disabled")
+    assert scene.findings() == ["vm-0 was told disabled at 40.00, and had no trouble"]
+    scene.span("server killed", "compute-0", 30.0, 31.0)
+    assert scene.findings() == []
+
+
+def test_nothing_is_held_against_a_guest_that_this_process_kept_waiting(scene):
+    scene.span("harness late", "", 38.0, 40.0)
+    scene.told(40.0 + LATE_FOR_SECS - 1, "vm-0", "alarm", "failed")
+    verdict = Oracle(scene.site, scene.levels, []).verdict()
+    assert verdict.findings == []
+    assert verdict.unjudged == 1
+
+
+def test_what_is_wrong_at_the_end(scene):
+    scene.levels = {"controller-1": Level(40, 60_000)}
+    scene.span("ended by itself", "compute-1", 30.0, 30.0)
+    found = scene.findings(["vm-0 is enabled at the end, and believed disabled"])
+    assert found == [
+        "vm-0 is enabled at the end, and believed disabled",
+        "controller-1 holds 40 descriptors, 20 before",
+        "controller-1 holds 60000 KiB, 30000 before",
+        "the daemon of compute-1 ended by itself at 30.00",
+    ]
