@@ -80,8 +80,9 @@ coverage: $(VENV)/.installed ## branch coverage of the unit tests; fails under 9
 mutants: $(VENV)/.mutants ## faults put into the core by seed: how many are noticed; a few minutes
 	$(VENV)/bin/python -m tests.mutants $(MUTANTS)
 
-chaos: ## both daemons in a bad network, killed now and then: SECONDS=60, SEED=N to replay one
-	$(PYTHON) -m tests.chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+chaos: ## real daemons and 30 guests in bad days: SECONDS=60, SEED=N for one, KIND=simulated
+	$(PYTHON) -m tests.chaos$(if $(filter simulated,$(KIND)),,.real) \
+	    --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
 
 soak: ## a simulated day of 200 guests in such a network, in minutes: HOURS=24 GUESTS=200 SEED=1
 	$(PYTHON) -m tests.chaos.soak --hours $(or $(HOURS),24) --guests $(or $(GUESTS),200) \
