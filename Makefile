@@ -49,8 +49,8 @@ demo: ## both daemons, guests and a VIM, in about 10 s; needs python3 and nothin
 try: ## the same until ^C, to look around in with guestctl from another terminal
 	$(PYTHON) -m tests.peers.playground
 
-test: $(VENV)/.installed ## every test but those of roots and vm, as many at a time as there are processors
-	$(VENV)/bin/pytest -n $(JOBS)
+test: $(VENV)/.installed ## every test but those of roots and vm, JOBS=3 for each processor at a time
+	$(VENV)/bin/pytest -n $(JOBS) --dist worksteal
 
 roots: $(VENV)/.installed ## the packages in Debian 11, 12 and 13, which it fetches; as root, minutes
 	ROOTS=1 $(VENV)/bin/pytest -n $(JOBS) tests/packaging/test_upgrade.py tests/packaging/test_pmond.py

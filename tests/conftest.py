@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # Each daemon that a test starts would be compiled anew where the environment forbids bytecode, and
-# so would the tests themselves. It is kept out of the tree, unless someone said where.
+# so would the tests themselves. It is kept in build/, unless someone said where.
 if "PYTHONPYCACHEPREFIX" not in os.environ:
     sys.pycache_prefix = str(Path(__file__).parents[1] / "build/bytecode")
     sys.dont_write_bytecode = False
@@ -30,6 +30,11 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("project")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return what `-n auto` means: most tests wait, for a daemon or for its clock."""
+    return 3 * (os.cpu_count() or 1)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

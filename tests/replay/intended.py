@@ -25,9 +25,12 @@ class Intended(NamedTuple):
     times: int
     reason: str
 
+    def is_about(self, recording: str) -> bool:
+        return re.fullmatch(self.recording, recording.partition("-")[2]) is not None
+
     def explains(self, recording: str, difference: Difference) -> bool:
         return (
-            re.fullmatch(self.recording, recording.partition("-")[2]) is not None
+            self.is_about(recording)
             and re.fullmatch(self.side, difference.side) is not None
             and re.search(self.text, difference.text) is not None
         )
