@@ -4,7 +4,7 @@ Sans-I/O: times are arguments in seconds of one monotonic clock, datagrams come 
 
 **Roles.** The other side is a role, not an address: for a guestServer the agent at `controller`,
 for a guestAgent the guestServer of a host name. One `Role` here holds all that is known of one.
-It has an table of `Debts` (what we owe to it) and an `Inbox` (what we took of what it said).
+It has a table of `Debts` (what we owe to it) and an `Inbox` (what we took of what it said).
 
 **Epochs.** A process chooses a random number when it starts, its epoch, and numbers what it
 says to a role from 1. So a message is known by (epoch, seq), and a restart by a new epoch. A
