@@ -213,12 +213,20 @@ def test_a_worker_that_answers_no_audit(machine):
     assert (Level.CRITICAL, "worker compute-0") in machine.wrong()
 
 
-@pytest.mark.parametrize(("secs", "level"), [(60, Level.OK), (301, Level.WARNING)])
-def test_an_agent_that_was_never_heard(machine, secs, level):
-    """For a while after the start that says nothing."""
+@pytest.mark.parametrize(
+    ("secs", "instances", "level"),
+    [(60, 3, Level.OK), (301, 3, Level.WARNING), (301, 0, Level.OK)],
+)
+def test_an_agent_that_was_never_heard(machine, secs, instances, level):
+    """For a while after the start that says nothing; nor without instances to speak of."""
     machine.answers["guestServer"] |= {
         "uptime_secs": secs,
-        "summary": {"agent": "A", "agent_has_spoken": False, "agent_silent_secs": secs},
+        "summary": {
+            "agent": "A",
+            "agent_has_spoken": False,
+            "agent_silent_secs": secs,
+            "instances": instances,
+        },
     }
     (found,) = [each for each in machine.findings() if each.subject == "guestAgent at A"]
     assert found.level is level
