@@ -98,7 +98,8 @@ class Owed(NamedTuple):
     @classmethod
     def total(cls, parts: Iterable[Owed]) -> Owed:
         """Return the sum of what is owed to several roles."""
-        return cls(*map(sum, zip(cls(), *parts)))
+        some = (part for part in parts if part is not _NOTHING)
+        return cls(*map(sum, zip(_NOTHING, *some)))
 
 
 def repeat_after(times: int) -> float:
@@ -106,6 +107,9 @@ def repeat_after(times: int) -> float:
     if times < len(REPEATS_AFTER):
         return REPEATS_AFTER[times]
     return REPEATS_AFTER[-1] + REPEAT_SECS * (times - len(REPEATS_AFTER) + 1)
+
+
+_NOTHING = Owed()
 
 
 @dataclass(eq=False)
@@ -156,6 +160,8 @@ class Debts:
 
     def owed(self) -> Owed:
         """Return how much is owed."""
+        if not self._by_key:
+            return _NOTHING
         orders = [debt for debt in self._by_key.values() if debt.is_order]
         held = sum(debt.queued for debt in orders)
         return Owed(len(orders), len(self._by_key) - len(orders), held)
