@@ -50,7 +50,7 @@ GUEST = [
 
 DATAGRAMS = [
     wire.pack("RUNNING", _INFO),
-    wire.pack("QRY_INST", {**_INFO, **_STAMP, "re": 2, "of": 5}),
+    wire.pack("QRY_INST", {**_INFO, "name": "web \u00e9 1", **_STAMP, "re": 2, "of": 5}),
     wire.pack("LOSS", {"hostname": "compute-0", "uuid": UUID, **_STAMP}),
     wire.pack("VOTE_NOTIFY", {"hostname": "compute-0", "uuid": UUID, "vote": "accept",
               "notification_type": "revocable", "event-type": "pause", "reason": "x"}),
@@ -59,6 +59,7 @@ DATAGRAMS = [
     wire.pack("VOTE_INST", {"uuid": UUID, "event": "stop", **_STAMP}, wire.GUEST_SIGNATURE),
     wire.pack("LOOPBACK", {"hostname": "compute-0", "epoch": 7, "seq": 0}),
     wire.pack("LOOPBACK", {"epoch": 7, "of": 8, "ack": 3, "queued": True}),
+    wire.pack("LOOPBACK", {"epoch": 7, "of": 8, "ack": 0, "version": "1.1.0"}),
     wire.pack("ADD_HOST", {"hostname": "compute-0", "uuid": UUID, "ip": "10.0.0.1",
               "personality": "worker"}, wire.MTC_SIGNATURE),
 ]  # fmt: skip
