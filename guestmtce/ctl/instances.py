@@ -161,14 +161,17 @@ def lines(
 ) -> list[str]:
     """Return the rows as a table of the columns that `-o` names.
 
-    On a terminal `room` columns wide the usual columns give way; those that were asked for do
-    not, and lines are cut at the edge.
+    A usual column that says nothing of any row is left out. On a terminal `room` columns wide the
+    usual ones give way; those that were asked for do not, and lines are cut at the edge.
     """
     names = columns(option)
     named = all(row.get("name") for row in rows)
     leave = (_LEAVE_NAMED if named else _LEAVE_UNNAMED) if option is None else {}
+    texts = [{name: COLUMNS[name](row, now) for name in names} for row in rows]
+    if option is None:
+        names = tuple(name for name in names if any(text[name] != "-" for text in texts))
     found = table(
-        [{name: COLUMNS[name](row, now) for name in names} for row in rows],
+        texts,
         [Column(name, leave.get(name, 0)) for name in names],
         style,
         room if option is None else None,

@@ -36,16 +36,18 @@ class Playground(Demo):
         return 1 if self.missing else 0
 
     def _invite(self) -> None:
-        guestctl = f"{REPOSITORY / 'bin' / 'guestctl'} --root {self.root.path}"
-        hung = self.guests[2].client
+        hung, ill = self.guests[2], self.guests[1]
         self.timeline.chapter("Everything runs. Try from another terminal, and end it here with ^C")
         for command in (
-            f"{guestctl} status",
-            f"{guestctl} instances",
-            f"{guestctl} events -f",
-            f"kill -STOP {hung.pid}      # a guest hangs; -CONT lets it go on",
-            f"{guestctl} why vm-3",
-            f"echo fan broken > {self.guests[1].fault_file}      # a guest is ill",
+            f"alias guestctl='{REPOSITORY / 'bin' / 'guestctl'} --root {self.root.path}'",
+            "guestctl status",
+            "guestctl instances",
+            f"kill -STOP {hung.client.pid}      # {hung.name} hangs; -CONT lets it go on",
+            f"guestctl why {hung.name}",
+            f"echo fan broken > {ill.fault_file}      # {ill.name} is ill",
+            f"guestctl why {ill.name}",
+            "guestctl watch",
+            "guestctl events -f",
             f"curl -s http://127.0.0.1:{self.root.vim_cmd_port}/v1/instances",
         ):
             print(f"    {command}", flush=True)

@@ -9,7 +9,7 @@ import pytest
 from guestmtce.agent.problems import problems
 from guestmtce.core.agent.unknown_hosts import MAX_NAMES
 from guestmtce.core.agent.vim_queue import Ended
-from guestmtce.core.shared.errors import PeerError
+from guestmtce.core.shared.errors import PeerError, Unneeded
 from guestmtce.core.shared.history import What
 from guestmtce.core.shared.vocabulary import Command
 from guestmtce.runtime.vitals import sentences
@@ -251,3 +251,75 @@ def test_the_lines_that_tell_why_have_their_budget(daemon, caplog):
         f"{UUID} on compute-0: LOSS",
         f"{UUID} on compute-0: told the VIM: alarm failed, action reboot: taken",
     ]
+
+
+def ask_pause(rig: CoreRig) -> None:
+    body = json.dumps({"uuid": UUID, "hostname": "compute-0", "action": "pause"}).encode()
+    assert rig.vim("POST", INSTANCE + "/vote", body)[0] == 200
+
+
+def notify_stop(rig: CoreRig) -> None:
+    body = json.dumps({"uuid": UUID, "hostname": "compute-0", "action": "stop"}).encode()
+    assert rig.vim("POST", INSTANCE + "/notify", body)[0] == 200
+
+
+def answer_pause(rig: CoreRig, vote: str, reason: str = "") -> None:
+    said = {"notification_type": "revocable", "event-type": "pause", "vote": vote, "reason": reason}
+    rig.event(Command.VOTE_NOTIFY, **said)
+
+
+def answer_late(rig: CoreRig) -> None:
+    rig.now += 4
+    with pytest.raises(Unneeded, match="late_vote"):
+        answer_pause(rig, "reject", "busy")
+
+
+def let_time_go_by(rig: CoreRig) -> None:
+    rig.now += 10
+    rig.audit()
+
+
+# How a vote can end on the controller, each with the entry that tells it.
+ENDS = {
+    "accepted": (lambda rig: answer_pause(rig, "accept"), "answered: revocable pause: accept"),
+    "rejected": (
+        lambda rig: answer_pause(rig, "reject", "busy"),
+        "answered: revocable pause: reject, busy",
+    ),
+    "too late": (answer_late, "answered: revocable pause: reject, busy, too late"),
+    "expired": (let_time_go_by, "ended: revocable pause: no answer in time"),
+    "superseded": (notify_stop, "ended: revocable pause: superseded by irrevocable stop"),
+    "moved": (
+        lambda rig: (
+            rig.add_host("compute-1", HOST_1),
+            rig.agent.move_instance(rig.instance(), rig.host("compute-1"), True, rig.now),
+        ),
+        "ended: revocable pause: its instance has moved",
+    ),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_each_end_of_a_vote(ready, end):
+    ask_pause(ready)
+    bring_about, told = ENDS[end]
+    bring_about(ready)
+    ends = [line for line in story(ready) if line.startswith(("answered", "ended"))]
+    assert ends == [told]
+    assert any(told.partition(": ")[2] in line for line in ready.port.told_why)
+
+
+def test_a_vote_ends_with_its_instance(ready):
+    ask_pause(ready)
+    ready.agent.delete_instance(ready.instance())
+    last = ready.agent.past.for_operator(UUID)[-1]
+    assert (last["what"], last["detail"]) == (
+        "ended",
+        "revocable pause: its instance is deleted",
+    )
+
+
+def test_nobody_waits_for_a_guest_that_does_not_heartbeat(ready):
+    ready.stopped()
+    ask_pause(ready)
+    assert story(ready)[-1] == "ended: revocable pause: not heartbeating, nobody waits"

@@ -508,11 +508,20 @@ def test_a_cut_text_fits_and_its_colour_ends(text, most):
     ],
 )
 def test_a_narrow_table_does_without_what_matters_least(room, heading):
-    row = {**INSTANCES[0], "name": "web-server-00001", "condition": "ill", "detail": "fan broken"}
+    ill = {"condition": "ill", "detail": "fan broken", "last_answer": 0.0}
+    row = {**INSTANCES[0], "name": "web-server-00001", **ill}
     lines = instances.lines([row], None, 0.0, Style(colour=False), room)
     assert " ".join(lines[0].split()) == heading
     assert "ill: fan bro" in lines[1]
     assert room is None or max(map(width, lines)) <= room
+
+
+def test_a_usual_column_that_says_nothing_is_left_out():
+    """GuestAgent does not know when a guest answered last."""
+    (heading, _row) = instances.lines(INSTANCES[:1], None, 0.0, Style(colour=False), None)
+    assert heading.split() == ["NAME", "INSTANCE", "HOST", "HEALTH", "REPORTING"]
+    (heading, _row) = instances.lines(INSTANCES[:1], "last-answer", 0.0, Style(colour=False), None)
+    assert heading == "LAST-ANSWER"
 
 
 def test_what_is_wrong_is_red():
