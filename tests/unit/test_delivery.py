@@ -9,7 +9,7 @@ from guestmtce.core.shared.delivery import BURST, BURST_SECS, Role
 from guestmtce.core.shared.errors import ProtocolError
 from guestmtce.core.shared.inbox import Receipt, Verdict
 from guestmtce.core.shared.mtc_message import InstanceState, Loss, MtcMessage, Query, Ready
-from guestmtce.core.shared.owed import Topic
+from guestmtce.core.shared.owed import Owed, Topic
 from guestmtce.core.shared.stamp import Acknowledgement, Probe, Stamp, read_loopback
 from guestmtce.core.shared.vocabulary import Command
 
@@ -379,3 +379,78 @@ def test_loopback_survives_the_wire(said):
 def test_a_loopback_of_somebody_else(members):
     with pytest.raises(ProtocolError):
         read_loopback(MtcMessage(Command.LOOPBACK, members=members))
+
+
+# What is counted, and what is known of the peer
+
+
+def acknowledged(role: Rig, seq: int, *, queued: bool = False) -> None:
+    role.loopback(Acknowledgement(THEIRS, OURS, seq, queued))
+
+
+def test_why_an_order_was_never_acknowledged(proven):
+    proven.put(expires=1.0)
+    proven.out(1.5)
+    assert proven.role.stats.voided["expired"] == 1
+    proven.put()
+    proven.put()
+    assert proven.role.stats.voided["replaced"] == 1
+    proven.put(Command.HEARTBEAT_RUNNING)
+    assert proven.role.stats.voided["revoked"] == 1
+    proven.put()
+    proven.role.void(UUID)
+    assert proven.role.stats.voided["void"] == 1
+    proven.put()
+    acknowledged(proven, 6)
+    assert sum(proven.role.stats.voided.values()) == 4
+
+
+def test_a_state_that_was_replaced_is_no_order(proven):
+    proven.put(Command.HEARTBEAT_STOPPED)
+    proven.put(Command.HEARTBEAT_STOPPED)
+    assert not any(proven.role.stats.voided.values())
+
+
+def test_a_round_trip_is_from_the_first_saying_to_the_first_acknowledgement(proven):
+    """Repeats in between do not make it shorter, and what comes later does not count."""
+    took = []
+    proven.role.stats.on_round_trip = took.append
+    proven.put()
+    proven.out(3.0)
+    acknowledged(proven, 1, queued=True)
+    proven.out(10.0)
+    acknowledged(proven, 1, queued=True)
+    acknowledged(proven, 1)
+    assert took == [3.0]
+
+
+def test_how_much_is_owed(proven):
+    assert proven.role.how_much() == (0, 0, 0)
+    proven.put()
+    proven.put(Command.HEARTBEAT_STOPPED)
+    acknowledged(proven, 1, queued=True)
+    assert proven.role.how_much() == Owed(order=1, state=1, held=1)
+    more = Owed(order=2, state=0, held=1)
+    assert Owed.total([proven.role.how_much(), Owed(), more]) == (3, 1, 2)
+    assert Owed.total([]) == Owed()
+
+
+def test_what_a_peer_says_of_itself(rig):
+    """By the answer to a probe of ours, for as long as that process is the peer."""
+    assert (rig.role.acknowledges, rig.role.peer_version) == (None, "")
+    rig.loopback(Acknowledgement(THEIRS, OURS, 0, version="1.1.0"))
+    assert (rig.role.acknowledges, rig.role.peer_version) == (True, "1.1.0")
+    rig.role.heard_old()
+    assert (rig.role.acknowledges, rig.role.peer_version) == (False, "")
+    rig.loopback(Acknowledgement(OTHER, OURS, 0))
+    assert (rig.role.acknowledges, rig.role.peer_version) == (True, "")
+
+
+def test_our_version_is_in_the_answer_to_a_probe_alone():
+    role = Role(OURS, version="1.1.0")
+    role.loopback(Probe(THEIRS), ADDRESS, 0.0)
+    answers = [post.content for post in role.poll(0.0)]
+    assert Acknowledgement(OURS, THEIRS, 0, version="1.1.0") in answers
+    role.loopback(Acknowledgement(THEIRS, OURS, 0), ADDRESS, 0.0)
+    role.heard(Command.HEARTBEAT_STOPPED, UUID, Stamp(THEIRS, 1), ADDRESS, 0.0)
+    assert Acknowledgement(OURS, THEIRS, 1) in [post.content for post in role.poll(0.0)]
