@@ -88,6 +88,13 @@ def site(packaged: Host) -> Iterator[Site]:
         yield Site(packaged, cleanup)
 
 
+@pytest.fixture
+def installed_site(host: Host) -> Iterator[Site]:
+    """Give one of the same files by `make install`, for what does not depend on their package."""
+    with contextlib.ExitStack() as cleanup:
+        yield Site(host, cleanup)
+
+
 @pytest.mark.parametrize("daemon", ["guestServer", "guestAgent"])
 def test_the_shipped_configuration_is_right(unpacked: Path, packaged: Host, daemon: str) -> None:
     ini = packaged.path / f"etc/mtc/{daemon}.ini"
@@ -124,8 +131,9 @@ def test_a_heartbeat_from_guest_to_vim(site: Site) -> None:
     os.kill(site.host.pid("guest-client"), signal.SIGCONT)
 
 
-def test_a_killed_server_recovers_and_the_vim_hears_no_false_alarm(site: Site) -> None:
+def test_a_killed_server_recovers_and_the_vim_hears_no_false_alarm(installed_site: Site) -> None:
     """pmond's view: kill -9, then the init script; everything is back within 5 s of the restart."""
+    site = installed_site
     site.start()
     site.wait_for_answers(2)
     since = len(site.vim.requests)
@@ -146,8 +154,9 @@ def test_a_killed_server_recovers_and_the_vim_hears_no_false_alarm(site: Site) -
     os.kill(site.host.pid("guest-client"), signal.SIGCONT)
 
 
-def test_a_killed_agent_recovers_and_the_vim_hears_no_false_alarm(site: Site) -> None:
+def test_a_killed_agent_recovers_and_the_vim_hears_no_false_alarm(installed_site: Site) -> None:
     """SM's view: kill -9, monitor says 7, start; the agent learns all again by itself."""
+    site = installed_site
     site.start()
     since = len(site.vim.requests)
     site.host.kill("guestAgent")

@@ -59,6 +59,17 @@ def test_limits(installed: Path, daemon: str) -> None:
     assert service["UMask"] == "0077"
 
 
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_the_metrics_file_can_be_written_where_the_ini_proposes(
+    installed: Path, daemon: str
+) -> None:
+    ini = (installed / f"etc/mtc/{daemon}.ini").read_text()
+    proposed = re.search(rf"^;metrics_file = (/\S*/{daemon}\.prom)$", ini, re.MULTILINE)
+    assert proposed
+    paths = unit(installed / UNITS / f"{daemon}.service")["Service"]["ReadWritePaths"].split()
+    assert proposed[1].startswith(tuple(f"{path}/" for path in paths))
+
+
 def test_restart_without_pmond_is_a_drop_in_that_the_unit_names(installed: Path) -> None:
     drop_in = "usr/lib/mtce-guest/restart.conf"
     assert unit(installed / drop_in)["Service"]["Restart"] == "on-failure"
