@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -245,14 +247,30 @@ def test_packages_hold_sources_only(
     assert not list(installed.rglob("*.pyc"))
 
 
-@pytest.mark.parametrize("kind", ["rpm", "deb"])
-def test_equal_sources_make_equal_packages(
-    request: pytest.FixtureRequest, sources: Path, tmp_path: Path, kind: str
+def test_a_release_is_the_same_to_the_byte_when_made_again(
+    rpms: Mapping[str, Path], debs: Mapping[str, Path], sources: Path, tmp_path: Path
 ) -> None:
-    first = request.getfixturevalue(f"{kind}s")
-    make(sources, kind, f"BUILD={tmp_path}")
-    second = {path.name: path.read_bytes() for path in (tmp_path / kind).glob(f"*.{kind}")}
-    assert {path.name: path.read_bytes() for path in first.values()} == second
+    """`make dist`; its checksums and its bill of materials fit what lies beside them."""
+    shutil.copytree(sources, tmp_path / "copy", symlinks=True)
+    make(tmp_path / "copy", "dist")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "copy/dist").iterdir()}
+    first = {path.name: path.read_bytes() for path in (*rpms.values(), *debs.values())}
+    archive = f"mtce-guest-{__version__}.tar.gz"
+    make(sources, "source", f"BUILD={tmp_path}/again")
+    first[archive] = (tmp_path / "again" / archive).read_bytes()
+    assert {name: files[name] for name in first} == first
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    lines = files["SHA256SUMS"].decode().splitlines()
+    assert {tuple(line.split("  ")) for line in lines} == {
+        (sums[name], name) for name in files if name != "SHA256SUMS"
+    }
+    bill = json.loads(files[f"mtce-guest-{__version__}.spdx.json"])
+    assert bill["spdxVersion"] == "SPDX-2.3"
+    assert {
+        package["packageFileName"]: package["checksums"][0]["checksumValue"]
+        for package in bill["packages"]
+        if "packageFileName" in package
+    } == {name: sums[name] for name in first}
 
 
 @pytest.mark.parametrize(
