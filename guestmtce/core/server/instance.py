@@ -224,9 +224,10 @@ class Instance:
 
         That most are well shows without a look into their histories.
         """
-        beat, connection = self.heartbeat, self.connection
+        beat = self.heartbeat
+        challenged = beat.state is not HeartbeatState.WAITING_INIT
         troubled = beat.ill or beat.misses or beat.expecting_silence or self.flooding
-        if beat.heartbeating and beat.initialized and connection.connected and not troubled:
+        if beat.heartbeating and challenged and not troubled:
             return Condition.OK
         return self._condition()[0]
 
@@ -243,7 +244,9 @@ class Instance:
             return Condition.LOST, ""
         if not self.connection.connected:
             return Condition.NO_CHANNEL, ""
-        if beat.expecting_silence:
+        # Still heartbeating and not challenged: it is paused, or has only just come back from that.
+        is_in_grace = beat.heartbeating and beat.state is HeartbeatState.WAITING_INIT
+        if beat.expecting_silence or is_in_grace:
             return Condition.HELD, ""
         if beat.state is HeartbeatState.WAITING_INIT:
             has_stopped = last is not None
