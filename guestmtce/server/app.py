@@ -7,7 +7,6 @@ know one another: the channel directory, the channels, and the link to guestAgen
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,7 +31,7 @@ from guestmtce.runtime import log as logs
 from guestmtce.runtime.control import Handler
 from guestmtce.runtime.event_log import EventLog
 from guestmtce.runtime.hosts import HostsFile
-from guestmtce.runtime.loop import Loop, Timer
+from guestmtce.runtime.loop import Loop
 from guestmtce.runtime.metrics import Registry
 from guestmtce.runtime.metrics_file import MetricsFile
 from guestmtce.runtime.outside import OUTSIDE, Outside
@@ -40,15 +39,13 @@ from guestmtce.server import metrics
 from guestmtce.server.agent_link import AgentLink, MessageHandler
 from guestmtce.server.channel import Channel
 from guestmtce.server.losses import LOSSES_FILE, Losses
+from guestmtce.server.platform import Platform
 from guestmtce.server.telling import Telling
 from guestmtce.server.virtio import ChannelDirectory
 
 log = logging.getLogger(__name__)
 
-FLAG_FILES = ("/etc/platform/.initial_config_complete", "/var/run/.goenabled")
 EVENTS_FILE = "/var/log/mtce-guest/guestServer.events.jsonl"
-FLAG_SECS = 2.0
-FLAG_LOG_SECS = 60.0
 # Longer than a guest repeats an illness with its action: then it is history.
 ILLNESS_SECS = 70.0
 # A channel that got no descriptor is tried again every 2 s: without a failure it is over.
@@ -57,7 +54,6 @@ STARVED_SECS = 5.0
 STALL_EPISODE_SECS = 10.0
 
 
-_WAITING = "waiting for the platform: " + ", ".join(FLAG_FILES)
 _STARVED = "no descriptors left for some channels: raise the limit of open files"
 _ERRORS = "{} internal errors, see the log"
 # Of guests that flood so many are named in the status; the others are counted.
@@ -93,27 +89,7 @@ class GuestServer:
         # them; ADD/MOD_INST or a new create or move event does (decision 11).
         self._ignored: set[str] = set()
         self._directory = ChannelDirectory(loop, self._path(settings.channel_directory), self)
-        handlers: dict[Command, MessageHandler] = {
-            Command.ADD_INST: self._provision,
-            Command.MOD_INST: self._provision,
-            Command.DEL_INST: self._delete_instance,
-            Command.MOD_HOST: self._set_host_reporting,
-            Command.QRY_INST: self._query,
-            Command.VOTE_INST: self._vote,
-            Command.NOTIFY_INST: self._notify,
-        }
-        self.link = AgentLink(
-            loop,
-            settings,
-            hostname,
-            hosts=HostsFile(self._path("/etc/hosts"), loop.time),
-            management_interface=management_interface(files.reader(root)),
-            handlers=handlers,
-            epoch=1 + outside.number_below(EPOCH_LIMIT - 1) if settings.acknowledge else None,
-            on_new_agent=self._new_agent,
-            on_flush=self._on_flush,
-            on_order=self._note_acknowledged,
-        )
+        self.link = self._make_link(outside)
         self.worker.illness_owed = self.link.illness_owed
         self.worker.names_told = lambda: self.link.agent_acknowledges is True
         self._telling = Telling(loop, hostname, self.link, self.channels)
@@ -129,11 +105,33 @@ class GuestServer:
         metrics.register(self.registry, self.worker, self.channels, self._directory)
         metrics.register_link(self.registry, self.link)
         self._metrics_file = MetricsFile(loop, self.registry.render)
-        self._discovering = False
-        self._waited = 0.0
-        self._timer: Timer | None = None
+        self._platform = Platform(loop, root, self._discover)
         self._stalled_at = float("-inf")
         self._starved_at = float("-inf")
+
+    def _make_link(self, outside: Outside) -> AgentLink:
+        handlers: dict[Command, MessageHandler] = {
+            Command.ADD_INST: self._provision,
+            Command.MOD_INST: self._provision,
+            Command.DEL_INST: self._delete_instance,
+            Command.MOD_HOST: self._set_host_reporting,
+            Command.QRY_INST: self._query,
+            Command.VOTE_INST: self._vote,
+            Command.NOTIFY_INST: self._notify,
+        }
+        acknowledges = self.settings.acknowledge
+        return AgentLink(
+            self._loop,
+            self.settings,
+            self.hostname,
+            hosts=HostsFile(self._path("/etc/hosts"), self._loop.time),
+            management_interface=management_interface(files.reader(self._root)),
+            handlers=handlers,
+            epoch=1 + outside.number_below(EPOCH_LIMIT - 1) if acknowledges else None,
+            on_new_agent=self._new_agent,
+            on_flush=self._on_flush,
+            on_order=self._note_acknowledged,
+        )
 
     @property
     def settings(self) -> ServerSettings:
@@ -149,12 +147,11 @@ class GuestServer:
         self.link.open()
         self._events.open()
         self._metrics_file.start(self._metrics_path())
-        self._await_platform()
+        self._platform.start()
 
     def stop(self, done: Callable[[], None]) -> None:
         """Close everything at once. No STOPPED is sent: the guests are as well as before."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._platform.stop()
         self._losses.stop()
         self._telling.stop()
         self._directory.stop()
@@ -176,16 +173,7 @@ class GuestServer:
         path = self.settings.metrics_file
         return self._path(path) if path else None
 
-    def _await_platform(self) -> None:
-        """Discovery begins when the platform says that this host is configured and enabled."""
-        missing = [path for path in FLAG_FILES if not os.path.exists(self._path(path))]
-        if missing:
-            if self._waited % FLAG_LOG_SECS == 0:
-                log.info("waiting for %s", ", ".join(missing))
-            self._waited += FLAG_SECS
-            self._timer = self._loop.call_later(FLAG_SECS, self._await_platform)
-            return
-        self._discovering = True
+    def _discover(self) -> None:
         self._directory.start()
         self.link.start_ready(min(self.settings.start_delay_secs, 1))
 
@@ -329,7 +317,7 @@ class GuestServer:
         return {
             "address": self.link.problems,
             **self._directory.problems,
-            "platform": [] if self._discovering else [_WAITING],
+            "platform": self._platform.problems,
             "descriptors": [_STARVED] if starved else [],
             "flood": self._floods(),
             vitals.INTERNAL: [_ERRORS.format(self._loop.errors)] if self._loop.errors else [],

@@ -197,6 +197,23 @@ class Agent:
         if not reporting:
             self.queue.withdraw(instance.uuid, Kind.ALARM, reason="reporting_off")
 
+    def place(
+        self, uuid: str, host: Host, reporting: bool, now: float, *, later: bool = False
+    ) -> Instance | None:
+        """Have an instance on a host: add it (told with the next burst if `later`), or move it.
+
+        Returns it if it was there already; then nothing is changed.
+        """
+        instance = self.inventory.instances.get(uuid)
+        if instance is None:
+            tell = self.send_later if later else self.send_instance
+            tell(Command.ADD_INST, self.add_instance(uuid, host, reporting, now))
+            return None
+        if instance.host is not host:
+            self.move_instance(instance, host, reporting, now)
+            return None
+        return instance
+
     def add_instance(self, uuid: str, host: Host, reporting: bool, now: float) -> Instance:
         """Enter a new instance and return it; the caller tells its guestServer."""
         history = History(self.wall, partial(self.port.remember, uuid))

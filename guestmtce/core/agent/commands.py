@@ -91,39 +91,32 @@ def _host_delete(_agent: Agent, _command: VimCommand, _now: float) -> Answer:
     return _GONE
 
 
-def _instance_create(agent: Agent, command: VimCommand, now: float) -> Answer:
+def _named_host(agent: Agent, command: VimCommand, now: float, status: int, reason: Reason) -> Host:
+    """Return the host of that name; if mtcAgent has not named it yet, ask."""
     host = agent.inventory.host_named(command.hostname)
     if host is None:
-        # Differs: the old agent had deleted the instance from its present host by now.
         agent.ask_mtc_agent(now)
-        raise CommandError(400, Reason.INVALID_DATA, f"unknown host {command.hostname}")
-    instance = agent.inventory.instances.get(command.uuid)
-    if instance is None:
-        instance = agent.add_instance(command.uuid, host, False, now)
-        agent.send_instance(Command.ADD_INST, instance)
-    elif instance.host is not host:
-        agent.move_instance(instance, host, False, now)
-    else:
+        raise CommandError(status, reason, f"unknown host {command.hostname}")
+    return host
+
+
+def _instance_create(agent: Agent, command: VimCommand, now: float) -> Answer:
+    # Differs: the old agent had deleted the instance from its present host by now.
+    host = _named_host(agent, command, now, 400, Reason.INVALID_DATA)
+    instance = agent.place(command.uuid, host, False, now)
+    if instance is not None:
         instance.told_at = now
         agent.send_instance(Command.ADD_INST, instance)
     return _PASS
 
 
 def _instance_set(agent: Agent, command: VimCommand, now: float) -> Answer:
-    host = agent.inventory.host_named(command.hostname)
-    if host is None:
-        agent.ask_mtc_agent(now)
-        raise CommandError(404, Reason.NOT_FOUND, f"unknown host {command.hostname}")
-    instance = agent.inventory.instances.get(command.uuid)
-    if instance is None:
-        instance = agent.add_instance(command.uuid, host, command.reporting, now)
-        agent.send_instance(Command.ADD_INST, instance)
-    elif instance.host is not host:
-        agent.move_instance(instance, host, command.reporting, now)
-    else:
+    host = _named_host(agent, command, now, 404, Reason.NOT_FOUND)
+    instance = agent.place(command.uuid, host, command.reporting, now)
+    if instance is not None:
         agent.set_reporting(instance, command.reporting, now)
         agent.send_instance(Command.MOD_INST, instance)
-    return Answer(200, services_members(instance.for_vim()))
+    return _instance_query(agent, command, now)
 
 
 def _instance_query(agent: Agent, command: VimCommand, _now: float) -> Answer:

@@ -51,15 +51,11 @@ def learn_instances(agent: Agent, host_uuid: str, body: bytes, asked_at: float, 
         raise PeerError("no_instances")
     host.got_instances = True
     for state in states:
-        instance = agent.inventory.instances.get(state.uuid)
-        if instance is None:
-            instance = agent.add_instance(state.uuid, host, state.reporting, now)
-            agent.send_later(Command.ADD_INST, instance)
-        elif instance.told_at >= asked_at:
+        known = agent.inventory.instances.get(state.uuid)
+        if known is not None and known.told_at >= asked_at:
             continue
-        elif instance.host is not host:
-            agent.move_instance(instance, host, state.reporting, now)
-        else:
+        instance = agent.place(state.uuid, host, state.reporting, now, later=True)
+        if instance is not None:
             agent.set_reporting(instance, state.reporting, now)
             agent.send_later(Command.MOD_INST, instance)
     audit.query_later(agent, host)
