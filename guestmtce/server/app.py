@@ -35,7 +35,7 @@ from guestmtce.runtime.loop import Loop
 from guestmtce.runtime.metrics import Registry
 from guestmtce.runtime.metrics_file import MetricsFile
 from guestmtce.runtime.outside import OUTSIDE, Outside
-from guestmtce.server import metrics
+from guestmtce.server import metrics, status
 from guestmtce.server.agent_link import AgentLink, MessageHandler
 from guestmtce.server.channel import Channel
 from guestmtce.server.losses import LOSSES_FILE, Losses
@@ -56,8 +56,6 @@ STALL_EPISODE_SECS = 10.0
 
 _STARVED = "no descriptors left for some channels: raise the limit of open files"
 _ERRORS = "{} internal errors, see the log"
-# Of guests that flood so many are named in the status; the others are counted.
-_SHOWN_FLOODS = 3
 
 
 class GuestServer:
@@ -319,53 +317,16 @@ class GuestServer:
             **self._directory.problems,
             "platform": self._platform.problems,
             "descriptors": [_STARVED] if starved else [],
-            "flood": self._floods(),
+            "flood": status.floods(self.channels.values()),
             vitals.INTERNAL: [_ERRORS.format(self._loop.errors)] if self._loop.errors else [],
             vitals.FILES: [problem for problem in noted if problem],
         }
 
-    def _floods(self) -> list[str]:
-        flooding = [channel for channel in self.channels.values() if channel.instance.flooding]
-        found = [
-            f"{channel.who} floods its channel, and is read in part only"
-            for channel in flooding[:_SHOWN_FLOODS]
-        ]
-        if flooding[_SHOWN_FLOODS:]:
-            found.append(f"{len(flooding) - _SHOWN_FLOODS} more instances flood their channels")
-        return found
-
     def summary(self) -> dict[str, Any]:
         """Return the numbers that an operator wants first."""
-        channels = self.channels.values()
-        stats = self.worker.stats
         return {
-            "hostname": self.hostname,
-            "address": self.link.address,
-            "agent": self.link.destination,
-            "agent_has_spoken": self.link.spoken,
-            "host_reporting": self.worker.reporting,
-            "instances": len(self.channels),
-            "connected": sum(channel.instance.connection.connected for channel in channels),
-            "heartbeating": sum(channel.instance.heartbeat.heartbeating for channel in channels),
+            **status.summary(self.worker, self.channels, self.link),
             "ignored": sorted(self._ignored),
-            "heartbeats": stats.heartbeats,
-            "misses": stats.misses,
-            "losses": stats.losses,
-            "unhealthy": stats.unhealthy,
-            "late_responses": stats.late_responses,
-            "wrong_responses": stats.wrong_responses,
-            "unexpected_responses": stats.unexpected_responses,
-            "host_stalls": stats.host_stalls,
-            "votes": dict(stats.votes),
-            "bad_messages": dict(stats.bad_messages),
-            "datagrams_received": dict(self.link.intake.received),
-            "datagrams_sent": dict(self.link.intake.sent),
-            "datagrams_dropped": dict(self.link.intake.dropped),
-            "agent_silent_secs": round(self.link.silence()),
-            "agent_acknowledges": self.link.agent_acknowledges,
-            "agent_version": self.link.agent_version,
-            "datagrams_owed": self.link.role.owed_count if self.link.role else 0,
-            "datagram_overruns": self.link.overruns,
             "inotify_overflows": self._directory.overflows,
         }
 
