@@ -34,6 +34,7 @@ settings.register_profile(
 settings.load_profile("project")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return what `-n auto` means: most tests wait, for a daemon or for its clock."""
     return 3 * (os.cpu_count() or 1)
