@@ -9,8 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.chaos.real.ledger import Ledger
-from tests.chaos.real.oracle import LATE_FOR_SECS, Oracle
+from tests.chaos.real.ledger import Ledger, Line
+from tests.chaos.real.oracle import LATE_FOR_SECS, WORDS, Oracle, timeline
+from tests.chaos.real.orders import FAILED
 from tests.chaos.real.plan import TROUBLED, members, plan
 from tests.chaos.real.site import Level
 from tests.peers.root import REPOSITORY
@@ -39,7 +40,7 @@ def test_a_plan_follows_from_its_seed():
 
 def test_all_that_can_happen_happens_in_some_plan():
     happened = {each.what for seed in range(20) for each in plan(seed, 60.0)}
-    assert len(happened) == 17
+    assert len(happened) == 20
     troubled = {each.name for each in members() if each.behaviour in TROUBLED}
     assert {each.who for each in plan(1, 600.0)} >= troubled
 
@@ -52,7 +53,6 @@ class Scene:
         self.ledger.began = 0.0
         self.heard = []
         self.running = []
-        self.ended_well = True
         names = {each.name: each for each in members()}
         self.site = SimpleNamespace(
             ledger=self.ledger,
@@ -70,13 +70,12 @@ class Scene:
     def _events(self, kind):
         return [each for each in self.heard if each.kind == kind]
 
-    def span(self, kind, who, begin, end):
-        self.ledger.begin(kind, who).begin = begin
-        self.ledger.spans[-1].end = end
+    def span(self, kind, who, begin, end, about=""):
+        self.ledger.begin(kind, who, since=begin, about=about).end = end
 
-    def told(self, at, who, kind, word):
-        key = {"alarm": "state", "service": "status", "action": "guest-response"}[kind]
-        self.heard.append(SimpleNamespace(at=at, uuid=who, kind=kind, data={key: word}))
+    def told(self, at, who, kind, words):
+        data = dict(zip(WORDS[kind], words.split()))
+        self.heard.append(SimpleNamespace(at=at, uuid=who, kind=kind, data=data))
 
     def findings(self, wrong=()):
         self.ledger.tell("the end")
@@ -93,8 +92,10 @@ def test_what_is_true_is_no_finding(scene):
     scene.told(52.3, "vm-20", "alarm", "failed")
     scene.span("ill", "vm-21", 50.0, 56.0)
     scene.told(50.9, "vm-21", "alarm", "unhealthy")
-    scene.span("vote", "vm-22", 50.0, 59.0)
-    scene.told(50.2, "vm-22", "action", "allow")
+    scene.span("vote", "vm-22", 50.0, 59.0, "live_migrate_begin allow")
+    scene.told(50.2, "vm-22", "action", "live_migrate_begin allow")
+    scene.span("vote", "vm-22", 50.4, 59.4, "live_migrate_begin proceed")
+    scene.told(50.6, "vm-22", "action", "live_migrate_begin proceed")
     scene.told(50.2, "vm-20", "service", "disabled")
     assert scene.findings() == []
 
@@ -138,12 +139,47 @@ def test_a_stale_alarm(scene):
 
 
 def test_a_vote_without_an_answer_and_an_answer_without_a_vote(scene):
-    scene.span("vote", "vm-20", 50.0, 59.0)
-    scene.told(59.5, "vm-20", "action", "allow")
+    scene.span("vote", "vm-20", 50.0, 59.0, "reboot allow")
+    scene.told(59.5, "vm-20", "action", "reboot allow")
+    scene.told(52.0, "vm-20", "action", "pause allow")
     assert scene.findings() == [
-        "vm-20 was asked at 50.00: no answer",
-        "vm-20 answered allow at 59.50 what nobody asked then",
+        "vm-20 was asked at 50.00: no reboot allow",
+        "vm-20 answered reboot allow at 59.50 what nobody asked then",
+        "vm-20 answered pause allow at 52.00 what nobody asked then",
     ]
+
+
+def test_an_answer_given_twice(scene):
+    scene.span("vote", "vm-20", 50.0, 59.0, "reboot allow")
+    scene.told(50.5, "vm-20", "action", "reboot allow")
+    scene.told(54.0, "vm-20", "action", "reboot allow")
+    assert scene.findings() == ["vm-20 answered 2 times: ['50.50', '54.00']"]
+
+
+def test_a_loss_of_a_guest_that_moves_is_not_reported_but_that_of_another_is(scene):
+    scene.span("migrate", "vm-20", 48.0, 60.0)
+    scene.span("hang", "vm-20", 50.0, 62.0)
+    assert scene.findings() == []
+    scene.span("hang", "vm-21", 50.0, 62.0)
+    assert scene.findings() == ["vm-21 was lost for 12.0 s at 50.00: never told"]
+
+
+def test_an_error_of_the_test_itself_is_a_finding(scene):
+    scene.span(FAILED, "", 50.0, 50.0, "KeyError('timeout')")
+    assert scene.findings() == ["this test itself failed at 50.00: KeyError('timeout')"]
+
+
+def test_a_timeline_has_what_concerns_the_guest(scene):
+    scene.told(40.0, "vm-0", "service", "disabled")
+    scene.told(41.0, "vm-1", "service", "enabled")
+    scene.ledger.story.append(Line(39.0, "compute-0", "server killed"))
+    finding = "vm-0 was told disabled at 40.00, and had no trouble"
+    assert timeline(scene.site, [finding]).splitlines() == [
+        finding,
+        "   39.00  | compute-0 server killed",
+        "   40.00      VIM hears: service disabled",
+    ]
+    assert "   41.00  vm-1     VIM hears: service enabled" in timeline(scene.site)
 
 
 def test_a_guest_without_trouble_told_disabled(scene):

@@ -16,7 +16,9 @@ def play(seed: int, seconds: float) -> list[str]:
     """Run one seed; print what came of it, and the timeline if anything is wrong."""
     findings, unjudged, counts = (outcome := run(seed, seconds)).verdict
     if findings:
-        print(outcome.story, f"the daemons' logs are in {KEPT / str(seed)}", sep="\n")
+        print(outcome.story)
+        print(f"everybody's timeline and the daemons' logs are in {KEPT / str(seed)}")
+        print(f"again: python3 -m tests.chaos.real --seed {seed} --round {seconds:g}")
     happened = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
     verdict = "; ".join(findings) or "all true"
     print(f"seed {seed}: {happened}; {unjudged} not judged: {verdict}", flush=True)

@@ -19,6 +19,7 @@ from tests.peers.root import REPOSITORY, Daemon, Root
 INTERVAL_MS = 1000
 SLOW_SECS = 0.6
 FLAP_SECS = 4.0
+PIECE_BYTES = 11
 RUBBISH_SECS = 0.05
 # What a careless health script prints, pasted raw into the answer: a tab, a CR, an escape
 # sequence, Latin-1, UTF-8 cut in the middle, a mark that turns the text around.
@@ -65,6 +66,7 @@ class Scripted:
             directory,
             self._uuid,
             reactor=self._reactor,
+            split=PIECE_BYTES if self._member.behaviour == "dribbling" else 0,
             name=self._member.name,
             heartbeat_interval_ms=INTERVAL_MS,
         )

@@ -10,7 +10,7 @@ What is judged, and when it is not, so that a finding is always a fault:
   intervals must pass), and not when the controller could know it well: 2 s after a RUNNING of it
   had come through the network to a guestAgent that was running and had believed that guestServer
   for 20 s.
-* A vote is answered once, in its window; never when nobody asked.
+* A vote or notification is answered once, in its window, as that one is; never when nobody asked.
 * A guest without any trouble is never told `disabled`, but when a daemon died in the 25 s before:
   its channel was closed then, or a fresh guestAgent told what it did not know yet.
 * At the end everybody believes what is true, each daemon holds what it held at the beginning, none
@@ -23,10 +23,11 @@ ill for longer: what is told within 8 s after that is not judged, but counted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from tests.chaos.real.ledger import Span
+from tests.chaos.real.ledger import Line, Span
+from tests.chaos.real.orders import FAILED
 from tests.chaos.real.plan import LONG_SECS, TROUBLED
 from tests.chaos.real.site import ENDED, Level, Site
 
@@ -40,7 +41,7 @@ LATE_FOR_SECS = 8.0
 DEATHS = ("agent killed", "server killed", ENDED)
 # What can be in the way of an order, and how long after its end, in seconds: a fresh guestAgent
 # asks first what there is; a loss that outlived a guestServer waits 15 s for the guest's init;
-# the VIM is tried again after 1, 2, 4 s.
+# the VIM is tried again after 1, 2, 4 s; a guest that moves is not reported, and that guest only.
 AFTERWARDS = {
     **dict.fromkeys(DEATHS, 18.0),
     "agent stopped": 2.0,
@@ -48,11 +49,14 @@ AFTERWARDS = {
     "cut": 3.0,
     "vim away": 5.0,
     "hosts file empty": 2.0,
+    "migrate": 2.0,
 }
 # What a process may hold more than at its beginning: a connection to the VIM and one from it,
 # and what its histories and the allocator keep.
 MORE_DESCRIPTORS = 4
 MORE_KIB = 12 * 1024
+# What an event says, by its kind: these members of its data.
+WORDS = {"alarm": ["state"], "service": ["status"], "action": ["action", "guest-response"]}
 
 
 class Alarm(NamedTuple):
@@ -80,7 +84,7 @@ class Oracle:
         self._levels = levels
         self._wrong = wrong
         self._unjudged = 0
-        self._now = max(site.ledger.story)[0]
+        self._now = max(line.at for line in site.ledger.story)
 
     def verdict(self) -> Verdict:
         """Judge it all."""
@@ -101,10 +105,13 @@ class Oracle:
         return Verdict(found, self._unjudged, counts)
 
     def _events(self, kind: str) -> list[Alarm]:
-        """Return what the VIM heard since the beginning: the state of an alarm, else the status."""
-        word = {"alarm": "state", "service": "status", "action": "guest-response"}[kind]
+        """Return what the VIM heard since the beginning."""
         return [
-            Alarm(each.at, self._site.names[each.uuid], each.data.get(word, ""))
+            Alarm(
+                each.at,
+                self._site.names[each.uuid],
+                " ".join(each.data.get(key, "") for key in WORDS[kind]),
+            )
             for each in self._site.vim.events(kind)
             if each.at >= self._ledger.began and each.uuid in self._site.names
         ]
@@ -123,7 +130,7 @@ class Oracle:
         obstacles = sorted(
             (each.begin, each.end + AFTERWARDS[each.kind])
             for each in self._ledger.spans
-            if each.kind in AFTERWARDS
+            if each.kind in AFTERWARDS and (each.kind != "migrate" or each.who == span.who)
         )
         free_from, longest = span.begin, 0.0
         for begins, ends in (*obstacles, (end, end)):
@@ -171,16 +178,17 @@ class Oracle:
     def _votes_answered(self) -> Iterator[str]:
         answers = self._events("action")
         for vote in self._ledger.of("vote"):
-            told = [e.at for e in answers if e.who == vote.who and vote.meets(e.at, e.at)]
+            told = [e.at for e in answers if _answers(e, vote)]
             if not told and self._had_time(vote) and self._is_judged(vote.end):
-                yield f"{vote.who} was asked at {self._t(vote.begin)}: no answer"
+                yield f"{vote.who} was asked at {self._t(vote.begin)}: no {vote.about}"
             died = self._ledger.any(("agent killed",), vote.begin, vote.end)
             if len(told) > 1 and not died:
                 yield f"{vote.who} answered {len(told)} times: {[*map(self._t, told)]}"
 
     def _answers_asked(self) -> Iterator[str]:
-        for at, who, word in self._events("action"):
-            if not any(vote.meets(at, at) for vote in self._ledger.of("vote", who)):
+        for answer in self._events("action"):
+            if not any(_answers(answer, vote) for vote in self._ledger.of("vote")):
+                at, who, word = answer
                 yield f"{who} answered {word} at {self._t(at)} what nobody asked then"
 
     def _nobody_else_disabled(self) -> Iterator[str]:
@@ -204,6 +212,8 @@ class Oracle:
         return "controller" if host.startswith("controller") else host
 
     def _nothing_broken(self) -> Iterator[str]:
+        for span in self._ledger.of(FAILED):
+            yield f"this test itself failed at {self._t(span.begin)}: {span.about}"
         for span in self._ledger.of(ENDED):
             yield f"the daemon of {span.who} ended by itself at {self._t(span.begin)}"
         for path in self._site.tracebacks():
@@ -215,18 +225,50 @@ class Oracle:
         return f"{at - self._ledger.began:.2f}"
 
 
+def _answers(answer: Alarm, vote: Span) -> bool:
+    """Whether it is the answer that was asked for, and in its window."""
+    return (answer.who, answer.word) == (vote.who, vote.about) and vote.meets(answer.at, answer.at)
+
+
 def _of(span: Span, at: float) -> bool:
     """Whether an alarm is of this trouble: told while it lasted, or what was on its way then."""
     return span.begin <= at <= span.end + KNOWN_SECS
 
 
-def timeline(site: Site) -> str:
-    """Return all that happened and all that the VIM heard, in order, for a person to read."""
-    lines = list(site.ledger.story)
-    for kind in ("alarm", "action", "service"):
+def timeline(site: Site, findings: Sequence[str] = ()) -> str:
+    """Return what happened and what the VIM heard, in order, for a person to read.
+
+    One for each guest that `findings` begin with, with all that was in everybody's way; without
+    such, one of everything.
+    """
+    told = {finding.split(" ", 1)[0] for finding in findings}
+    guests = [name for name in site.members if name in told]
+    lines = sorted([*site.ledger.story, *_heard(site)])
+    if not guests:
+        return _printed(lines, site.ledger.began, with_names=True)
+    parts = []
+    for name in guests:
+        parts.extend(finding for finding in findings if finding.split(" ", 1)[0] == name)
+        its = [line for line in lines if line.who == name or line.who not in site.members]
+        parts.append(_printed(its, site.ledger.began))
+    return "\n".join(parts)
+
+
+def _heard(site: Site) -> Iterator[Line]:
+    for kind in WORDS:
         for each in site.vim.events(kind):
-            who = site.names.get(each.uuid, each.uuid)
             said = " ".join(str(value) for value in each.data.values())
-            lines.append((each.at, f"    VIM hears: {who} {kind} {said}"))
-    began = site.ledger.began
-    return "\n".join(f"{at - began:8.2f}  {text}" for at, text in sorted(lines))
+            yield Line(
+                each.at, site.names.get(each.uuid, each.uuid), f"    VIM hears: {kind} {said}"
+            )
+
+
+def _printed(lines: Iterable[Line], began: float, *, with_names: bool = False) -> str:
+    """What befalls others than the guest stands behind a bar."""
+    printed = []
+    for at, who, text in lines:
+        other = "" if with_names or who.startswith("vm-") else "| "
+        printed.append(
+            f"{at - began:8.2f}  {other}{who + ' ' if with_names or other else ''}{text}"
+        )
+    return "\n".join(printed)

@@ -6,9 +6,10 @@ import random
 from typing import NamedTuple
 
 WORKERS = ("compute-0", "compute-1")
-# How many guests behave how. The first five of these have no trouble but their own.
+# How many guests behave how. The first six of these have no trouble but their own.
 BEHAVIOURS = {
-    "healthy": 6,
+    "healthy": 5,
+    "dribbling": 1,
     "slow": 3,
     "flapping": 3,
     "rubbish": 2,
@@ -83,7 +84,7 @@ def _lasts(chance: random.Random, what: str, now: float) -> float:
     if what == "hang":
         long = now < 15 and chance.random() < 0.3
         return LONG_SECS if long else chance.uniform(8.0, 18.0)
-    limits = {"ill": (5.0, 9.0), "vote": (0.0, 0.0), "restart": (0.2, 3.0), "migrate": (0.5, 2.0)}
+    limits = {"ill": (5.0, 9.0), "vote": (0.0, 0.0), "restart": (0.2, 3.0), "migrate": (8.0, 8.0)}
     return chance.uniform(*limits[what])
 
 
@@ -93,7 +94,10 @@ def _outside(chance: random.Random, seconds: float) -> list[Happening]:
         "cut": (1.0, 9.0),
         "vim refuses": (2.0, 9.0),
         "vim hangs": (2.0, 9.0),
+        "vim is silent": (2.0, 9.0),
+        "vim is slow": (2.0, 9.0),
         "vim resets": (2.0, 6.0),
+        "vim cuts answers": (2.0, 6.0),
         "vim talks garbage": (2.0, 6.0),
         "vim says 500": (2.0, 6.0),
         "hosts file empty": (0.3, 2.0),

@@ -42,7 +42,8 @@ def run(seed: int, seconds: float) -> Outcome:
         verdict = Oracle(site, site.measure(), wrong).verdict()
         if verdict.findings:
             site.keep_logs(KEPT / str(seed))
-        return Outcome(verdict, timeline(site))
+            (KEPT / str(seed) / "timeline").write_text(timeline(site))
+        return Outcome(verdict, timeline(site, verdict.findings))
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from guestmtce.runtime.loop import Loop
 from tests.chaos.network import Network, Weather
 from tests.chaos.real.guests import Client, Guest, Scripted
 from tests.chaos.real.ledger import Ledger
+from tests.chaos.real.orders import Orders
 from tests.chaos.real.plan import WORKERS, Happening, Member, members
 from tests.peers.mtc_agent import MtcAgent
 from tests.peers.reactor import Reactor
@@ -36,7 +36,10 @@ KILLS = ("agent killed", "server killed")
 ENDED = "ended by itself"
 VIM_MODES = {
     "vim hangs": "hang",
+    "vim is silent": "silent",
+    "vim is slow": "slow",
     "vim resets": "reset",
+    "vim cuts answers": "cut",
     "vim talks garbage": "garbage",
     "vim says 500": "500",
 }
@@ -63,7 +66,6 @@ class Site:
         self.members = {each.name: each for each in members()}
         self.uuids = {name: UUID.format(n) for n, name in enumerate(self.members)}
         self.names = {uuid: name for name, uuid in self.uuids.items()}
-        self.where = {each.name: each.worker for each in self.members.values()}
         self.levels: dict[str, Level] = {}
         self._ending = threading.Event()
         self._cleanup = contextlib.ExitStack()
@@ -71,11 +73,11 @@ class Site:
         self._thread = threading.Thread(target=self._loop.run, daemon=True)
         self.network = Network(self._loop, random.Random(seed))
         self._build_roots()
-        self._pool = self._cleanup.enter_context(ThreadPoolExecutor(4))
         self._reactor = Reactor()
         self._cleanup.callback(self._reactor.stop)
         first = self.roots[CONTROLLERS[0]]
         self.vim = self._cleanup.enter_context(Vim(first.vim_port, first.vim_cmd_port))
+        self.orders = Orders(self.vim, self.ledger, self.members, self.uuids, self._move)
         self.mtc = self._cleanup.enter_context(MtcAgent(first.mtc_event_port, first.mtc_cmd_port))
         for number, worker in enumerate(WORKERS):
             uuid = HOST_UUID.format(number)
@@ -159,12 +161,13 @@ class Site:
         while not self._ending.wait(LOOK_SECS):
             now = time.monotonic()
             if now - before > LOOK_SECS + LATE_SECS:
-                self.ledger.begin("harness late", lasts=0.0).begin = before
+                self.ledger.begin("harness late", lasts=0.0, since=before)
             before = now
 
     def close(self) -> None:
         """End everything; the trees go."""
         self._ending.set()
+        self.orders.close()
         for daemon in self.daemons.values():
             daemon.stop()
         for guest in self.guests.values():
@@ -178,14 +181,14 @@ class Site:
 
     def begin(self, happening: Happening) -> Callable[[], object]:
         """Let it happen; return how it ends."""
-        _at, what, who, seconds = happening
+        _at, what, who, _seconds = happening
         if what in VIM_MODES:
             return self._vim_misbehaves(what)
         if what in TROUBLES:
             return self._trouble(what, who)
         acts: dict[str, Callable[[], Callable[[], object]]] = {
-            "vote": lambda: self._ask(who),
-            "migrate": lambda: self._migrate(who, seconds),
+            "vote": lambda: self._order(self.orders.vote, who),
+            "migrate": lambda: self._order(self.orders.migrate, who),
             "cut": self._cut,
             "vim refuses": self._vim_refuses,
             "hosts file empty": self._empty_hosts,
@@ -208,42 +211,12 @@ class Site:
 
         return over
 
-    def _ask(self, who: str) -> Callable[[], object]:
-        def ask() -> None:
-            began = time.monotonic()
-            try:
-                answer = self.vim.command.vote(self.uuids[who], self.where[who], "reboot")
-            except OSError:
-                return  # nobody there: the VIM would ask again
-            if answer.status == 200 and int(answer.body["timeout"]):
-                span = self.ledger.begin("vote", who, lasts=float(answer.body["timeout"]))
-                span.begin = began
-
-        self._pool.submit(ask)
+    def _order(self, order: Callable[[str], None], who: str) -> Callable[[], object]:
+        order(who)
         return _nothing
 
-    def _migrate(self, who: str, seconds: float) -> Callable[[], object]:
-        """It appears on the other worker; the VIM tells where it is when all is over."""
-        target = WORKERS[1 - WORKERS.index(self.where[who])]
-        span = self.ledger.begin("migrate", who)
+    def _move(self, who: str, target: str) -> None:
         self.guests[who].move(self.roots[target].channels)
-        self.where[who] = target
-
-        def over() -> None:
-            self.ledger.close(span)
-            self.vim.set_instance(self.uuids[who], target)
-            self._pool.submit(self._tell_where, who, target)
-
-        return over
-
-    def _tell_where(self, who: str, target: str) -> None:
-        """Say it until it is taken, as the VIM does."""
-        for _ in range(60):
-            with contextlib.suppress(OSError):
-                if self.vim.command.set_instance(self.uuids[who], target).status == 200:
-                    return
-            if self._ending.wait(1.0):
-                return
 
     def _cut(self) -> Callable[[], object]:
         span = self.ledger.begin("cut")
