@@ -63,7 +63,7 @@ def explained(ini: str) -> dict[tuple[str, str], str]:
 def _default(row: dataclasses.Field[object]) -> str:
     if row.metadata["required"]:
         return "must be given"
-    if row.default is None:
+    if row.default in (None, ()):
         return ""
     if isinstance(row.default, tuple):
         return f"`{', '.join(row.default)}`"

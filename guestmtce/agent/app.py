@@ -17,6 +17,7 @@ from guestmtce.agent.addresses import OwnAddresses
 from guestmtce.agent.http_api import HttpApi
 from guestmtce.agent.mtc_link import MtcLink
 from guestmtce.agent.page import Snapshot
+from guestmtce.agent.permission import warn_of_strangers
 from guestmtce.agent.problems import problems
 from guestmtce.agent.server_link import ServerLink
 from guestmtce.agent.vim_api import VimApi
@@ -42,6 +43,7 @@ from guestmtce.runtime.hosts import HostsFile
 from guestmtce.runtime.http_message import encode_event
 from guestmtce.runtime.http_server import HttpServer
 from guestmtce.runtime.interfaces import is_here
+from guestmtce.runtime.local_user import USERS_FILE, LocalUsers
 from guestmtce.runtime.loop import Loop, Timers
 from guestmtce.runtime.metrics import Registry
 from guestmtce.runtime.metrics_file import MetricsFile
@@ -101,7 +103,15 @@ class GuestAgent:
         )
         self.vim_api = VimApi(loop, self.core, self._vim_address, self._settle)
         self.registry = Registry("guestAgent")
-        self.http_api = HttpApi(loop, self.core, self.registry.render, self._snapshot, self._settle)
+        self._users = LocalUsers(files.under(root, USERS_FILE))
+        self.http_api = HttpApi(
+            loop,
+            self.core,
+            self.registry.render,
+            self._snapshot,
+            self._settle,
+            allowed=lambda: self.settings.vim_cmd_users,
+        )
         self.http_counts: Counter[str] = Counter()
         self._server: HttpServer | None = None
         self._register_metrics()
@@ -119,6 +129,7 @@ class GuestAgent:
 
     def start(self) -> None:
         """Bind, ask mtcAgent for the hosts, begin the audit. Raises StartError."""
+        warn_of_strangers(self.settings.vim_cmd_users, self._users)
         self._listen()
         self._events.open()
         self._metrics_file.start(self._metrics_path())
@@ -148,6 +159,7 @@ class GuestAgent:
     def reload(self, settings: AgentSettings) -> None:
         """Go by these settings from now on (SIGHUP)."""
         self.settings = settings
+        warn_of_strangers(settings.vim_cmd_users, self._users)
         self._metrics_file.start(self._metrics_path())
         self._resolve()
 
@@ -192,6 +204,7 @@ class GuestAgent:
                 self.http_api.answer,
                 self.http_api.not_a_request,
                 counts=self.http_counts,
+                users=self._users,
             )
         except OSError as error:
             reason = error.strerror or str(error)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 from guestmtce.agent import page
 from guestmtce.agent.page import Snapshot
+from guestmtce.agent.permission import Permission
 from guestmtce.core.agent import commands, vim_commands, vim_messages
 from guestmtce.core.agent.agent import Agent
 from guestmtce.core.agent.vim_commands import CommandError, Operation, Reason, VimCommand
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 _LOG_EVERY = 100
 # Entries in a piece of a list: about 1 ms of work, and 20 KB.
 _ENTRIES_IN_PIECE = 100
+_READING = frozenset({"GET", "HEAD"})
 _QUERIES = frozenset({Operation.HOST_QUERY, Operation.INSTANCE_QUERY})
 
 # What a client is told that did not send HTTP, or whom there is no room for.
@@ -43,8 +45,9 @@ _HTTP_REASONS = {
 class HttpApi:
     """Answers requests. `on_command()` is called after each command.
 
-    `render` makes the text of /metrics, and `snapshot` what the status page shows. `results`
-    counts commands by operation and status.
+    `render` makes the text of /metrics, and `snapshot` what the status page shows. `allowed`
+    returns who may change something, nobody for everybody. `results` counts commands by operation
+    and status.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class HttpApi:
         render: Callable[[], str],
         snapshot: Callable[[], Snapshot],
         on_command: Callable[[], object],
+        *,
+        allowed: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self.results: Counter[tuple[str, str]] = Counter()
         self._loop = loop
@@ -61,6 +66,8 @@ class HttpApi:
         self._render = render
         self._snapshot = snapshot
         self._on_command = on_command
+        self._allowed = allowed
+        self._permission = Permission()
         self._throttle = EveryNth(_LOG_EVERY)
         self._lists: dict[Operation, Callable[[VimCommand], Response]] = {
             Operation.LIST_HOSTS: self._list_hosts,
@@ -81,7 +88,7 @@ class HttpApi:
             if command.operation in self._lists:
                 response = self._lists[command.operation](command)
             else:
-                response = self._execute(command)
+                response = self._execute(command, request)
         except CommandError as error:
             self._note(request, error)
             headers = {} if error.allow is None else {"Allow": ", ".join(error.allow)}
@@ -95,21 +102,29 @@ class HttpApi:
         reason = _HTTP_REASONS.get(error.status, Reason.PARSE_ERROR)
         return _failure(error.status, reason, error.detail, {})
 
-    def _execute(self, command: VimCommand) -> Response:
+    def _execute(self, command: VimCommand, request: Request) -> Response:
+        changes = command.operation not in _QUERIES
         try:
+            if changes:
+                user = request.user()
+                self._permission.check(self._allowed(), user)
+                command = command._replace(by=user.name)
             answer = commands.execute(self._agent, command, self._loop.time())
         finally:
             # Even a refused command may have asked mtcAgent, or woken the queue.
             self._on_command()
-        level = logging.DEBUG if command.operation in _QUERIES else logging.INFO
-        log.log(level, "%s %s: %d", command.operation.value, command.uuid, answer.status)
+        if changes:
+            log.info("%s, by %s: %d", command, command.by, answer.status)
+        else:
+            log.debug("%s: %d", command, answer.status)
         return Response(answer.status, _encode(answer.members))
 
     def _note(self, request: Request, error: CommandError) -> None:
         count = self._throttle.hit((error.status, error.reason))
         if count is not None:
             what = printable(f"{request.method} {request.target}")
-            log.warning("%s: %d %s (%d so far)", what, error.status, error.detail, count)
+            by = "" if request.method in _READING else f", by {request.user().name}"
+            log.warning("%s%s: %d %s (%d so far)", what, by, error.status, error.detail, count)
 
     def _list_hosts(self, _command: VimCommand) -> Response:
         return Response(200, _in_pieces("hosts", self._hosts()))

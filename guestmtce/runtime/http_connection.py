@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from guestmtce.core.shared.http_framing import HttpError, RequestFramer
 from guestmtce.runtime.http_message import Answer, Request, Response, read_request
+from guestmtce.runtime.local_user import LocalUser, LocalUsers
 from guestmtce.runtime.loop import Loop, Timer
 
 Handler = Callable[[Request], Response]
@@ -57,6 +58,7 @@ class Owner(Protocol):
     handler: Handler
     on_error: ErrorHandler
     counts: Counter[str]
+    users: LocalUsers
 
     def active(self, connection: Connection) -> object:
         """Something happened on a connection."""
@@ -87,6 +89,7 @@ class Connection:
         self._owner = owner
         self._socket = sock
         self._extra = extra
+        self._known_user: LocalUser | None = None
         self._framer = RequestFramer()
         self._output = memoryview(b"")
         self._answer: Answer | None = None  # the rest of an answer that comes in pieces
@@ -222,7 +225,7 @@ class Connection:
         """Answer the next request; wait if there is none yet."""
         try:
             frame = self._framer.next_request()
-            request = None if frame is None else read_request(frame)
+            request = None if frame is None else read_request(frame, self._user)
         except HttpError as error:
             self._refuse("errors", error)
             return True
@@ -255,6 +258,12 @@ class Connection:
         else:
             self._output = memoryview(answer.next_block() or b"")
             self._step = Connection._follow if answer.follows else _after(answer)
+
+    def _user(self) -> LocalUser:
+        """Return who sends requests on this connection, looked up once."""
+        if self._known_user is None:
+            self._known_user = self._owner.users.at_other_end(self._socket)
+        return self._known_user
 
     def _await_turn(self) -> bool:
         """The client has read the last piece of its answer: queue for the next one."""

@@ -9,24 +9,29 @@ client's name are not used.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import NoReturn
 
 from guestmtce.core.shared.http_framing import Frame, HttpError
+from guestmtce.runtime.local_user import UNKNOWN, LocalUser
 
 
 @dataclass(frozen=True)
 class Request:
-    """One complete request. Header names are in lower case; repeated headers are joined."""
+    """One complete request. Header names are in lower case; repeated headers are joined.
+
+    `user()` says which local user sends it; it is looked up when it is first asked for.
+    """
 
     method: str
     target: str
     headers: Mapping[str, str]
     body: bytes = b""
     keep_alive: bool = True
+    user: Callable[[], LocalUser] = field(default=lambda: UNKNOWN, compare=False)
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,8 @@ class _MemoryHandler(BaseHTTPRequestHandler):
         raise HttpError(code, message or explain or HTTPStatus(code).phrase)
 
 
-def read_request(frame: Frame) -> Request:
-    """Return the request in a frame; raises HttpError."""
+def read_request(frame: Frame, user: Callable[[], LocalUser] = lambda: UNKNOWN) -> Request:
+    """Return the request in a frame that `user()` sent; raises HttpError."""
     handler = _MemoryHandler(frame.head)
     handler.parse_request()
     headers: dict[str, str] = {}
@@ -84,7 +89,7 @@ def read_request(frame: Frame) -> Request:
     wishes = [word.strip().lower() for word in headers.get("connection", "").split(",")]
     keep_alive = not handler.close_connection and "close" not in wishes
     target = handler.requestline.split(" ")[1]
-    return Request(handler.command, target, headers, frame.body, keep_alive)
+    return Request(handler.command, target, headers, frame.body, keep_alive, user)
 
 
 class Answer:

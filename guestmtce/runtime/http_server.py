@@ -15,6 +15,7 @@ from collections import Counter, OrderedDict
 
 from guestmtce.runtime import address as addresses
 from guestmtce.runtime.http_connection import Connection, ErrorHandler, Handler, Limits
+from guestmtce.runtime.local_user import LocalUsers
 from guestmtce.runtime.loop import Loop, Timer
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class HttpServer:
 
     `handler` answers a request, `on_error` what is not one; both return at once. Raises OSError
     if it cannot listen. `counts` (the caller's, if given) has accepted, refused, evicted,
-    timeouts, requests, errors, failures.
+    timeouts, requests, errors, failures. `users` finds the local user of a connection.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class HttpServer:
         *,
         limits: Limits = Limits(),  # noqa: B008 - immutable
         counts: Counter[str] | None = None,
+        users: LocalUsers | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter() if counts is None else counts
+        self.users = LocalUsers() if users is None else users
         self.loop = loop
         self.handler = handler
         self.on_error = on_error

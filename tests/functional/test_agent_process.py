@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -149,6 +150,47 @@ def test_the_status_page_and_the_stream_of_events(rig):
         html = page.read().decode("utf-8")
     assert UUID in html
     assert "compute-0" in html
+
+
+DELETE = (
+    f"DELETE /v1/instances/{UUID} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+).encode()
+# What another user runs: a whole command, and then its answer.
+AS_USER = """\
+import os, socket, sys
+uid, port, command = int(sys.argv[1]), int(sys.argv[2]), bytes.fromhex(sys.argv[3])
+os.setgroups([]), os.setgid(uid), os.setuid(uid)
+with socket.create_connection(("127.0.0.1", port), 10) as client:
+    client.sendall(command)
+    print(client.recv(100).decode())
+"""
+
+
+def test_the_log_says_which_user_of_this_host_commands(rig):
+    """Through a daemon that has given up its rights, and names users by its root's passwd."""
+    (rig.root.path / "etc/passwd").write_text(f"vim:x:{os.getuid()}:1::/:\n")
+    rig.start()
+    rig.add_host()
+    rig.create()
+    rig.daemon.wait_for_log(f"instance create {UUID}, host compute-0, by vim: 200")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+def test_commands_are_for_those_users_whom_the_setting_names(rig):
+    rig.configure({"agent": {"vim_cmd_users": "1234, nobody"}})
+    rig.start()
+    rig.daemon.wait_for_log("[agent] vim_cmd_users: no user nobody in the passwd file")
+    rig.add_host()
+    assert rig.create() == 200, "root may always"
+
+    def answer_to(uid: int) -> str:
+        words = [sys.executable, "-c", AS_USER, str(uid), str(rig.root.vim_cmd_port), DELETE.hex()]
+        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=30).stdout
+
+    assert answer_to(65534).startswith("HTTP/1.1 403 ")
+    rig.daemon.wait_for_log("403 user uid 65534 is not in [agent] vim_cmd_users")
+    assert answer_to(1234).startswith("HTTP/1.1 204 ")
+    rig.daemon.wait_for_log(f"instance delete {UUID}, by uid 1234: 204")
 
 
 def test_signals(rig):

@@ -10,6 +10,7 @@ from guestmtce.agent.page import Snapshot
 from guestmtce.core.agent.vim_commands import USER_AGENT
 from guestmtce.runtime.http_message import Request, Response
 from guestmtce.runtime.http_server import HttpServer
+from guestmtce.runtime.local_user import UNKNOWN, LocalUser, LocalUsers
 from tests.simulation import SimulatedLoop
 from tests.unit.agent_support import CoreRig
 
@@ -22,7 +23,15 @@ class ApiRig(CoreRig):
         self.loop = SimulatedLoop()
         self.commands = 0
         render = "guestmtce_x 1\n"
-        self.api = HttpApi(self.loop, self.agent, lambda: render, self._snapshot, self._count)
+        self.allowed: tuple[str, ...] = ()
+        self.api = HttpApi(
+            self.loop,
+            self.agent,
+            lambda: render,
+            self._snapshot,
+            self._count,
+            allowed=lambda: self.allowed,
+        )
 
     def _snapshot(self) -> Snapshot:
         rows = [instance.for_operator() for instance in self.agent.inventory.instances.values()]
@@ -32,16 +41,22 @@ class ApiRig(CoreRig):
         self.commands += 1
 
     def ask(
-        self, method: str, path: str, members: Any = None, user_agent: str | None = USER_AGENT
+        self,
+        method: str,
+        path: str,
+        members: Any = None,
+        user_agent: str | None = USER_AGENT,
+        user: LocalUser = UNKNOWN,
     ) -> Response:
-        """Have one request answered."""
+        """Have one request of a local user answered."""
         body = json.dumps(members).encode() if members else b""
         headers = {} if user_agent is None else {"user-agent": user_agent}
-        return self.api.answer(Request(method, path, headers, body))
+        return self.api.answer(Request(method, path, headers, body, user=lambda: user))
 
-    def serve(self) -> HttpServer:
+    def serve(self, users: LocalUsers | None = None) -> HttpServer:
         """Listen on a free port."""
-        return HttpServer(self.loop, ("127.0.0.1", 0), self.api.answer, self.api.not_a_request)
+        handlers = self.api.answer, self.api.not_a_request
+        return HttpServer(self.loop, ("127.0.0.1", 0), *handlers, users=users)
 
     def close(self) -> None:
         self.loop.close()

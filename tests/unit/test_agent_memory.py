@@ -103,7 +103,10 @@ def test_a_vote(ready):
 def test_where_it_was_and_whether_it_reports(ready):
     ready.add_host("compute-1", HOST_1)
     ready.agent.move_instance(ready.instance(), ready.host("compute-1"), False, ready.now)
-    assert story(ready)[-2:] == ["moved: from compute-0 to compute-1", "reporting: off"]
+    assert story(ready)[-2:] == [
+        "moved: from compute-0 to compute-1",
+        "reporting: off by the VIM's answer",
+    ]
 
 
 def test_a_deleted_instance_that_comes_back_is_remembered(ready):

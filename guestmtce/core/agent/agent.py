@@ -28,6 +28,8 @@ from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, Switch
 
 ASK_GAP_SECS = 5.0
+# By whom an instance is set when the VIM was asked for it.
+VIM_ANSWER = "the VIM's answer"
 DEFAULT_MAX_HOSTS = 5000
 
 _CAME_OF = {
@@ -188,21 +190,31 @@ class Agent:
         if self.inventory.instances.get(instance.uuid) is instance:
             self.send_instance(command, instance)
 
-    def set_reporting(self, instance: Instance, reporting: bool, now: float) -> None:
-        """Take the VIM's word on an instance; the caller sends it on."""
+    def set_reporting(
+        self, instance: Instance, reporting: bool, now: float, by: str = VIM_ANSWER
+    ) -> None:
+        """Take the word of the VIM, or of the local user `by`; the caller sends it on."""
         if instance.reporting is not reporting:
-            instance.history.add(What.REPORTING, "on" if reporting else "off")
+            detail = f"{'on' if reporting else 'off'} by {by}"
+            instance.history.add(What.REPORTING, detail)
         instance.reporting = reporting
         instance.told_at = now
         if not reporting:
             self.queue.withdraw(instance.uuid, Kind.ALARM, reason="reporting_off")
 
     def place(
-        self, uuid: str, host: Host, reporting: bool, now: float, *, later: bool = False
+        self,
+        uuid: str,
+        host: Host,
+        reporting: bool,
+        now: float,
+        *,
+        by: str = VIM_ANSWER,
+        later: bool = False,
     ) -> Instance | None:
         """Have an instance on a host: add it (told with the next burst if `later`), or move it.
 
-        Returns it if it was there already; then nothing is changed.
+        `by` is whose word that is. Returns it if it was there already; then nothing is changed.
         """
         instance = self.inventory.instances.get(uuid)
         if instance is None:
@@ -210,7 +222,7 @@ class Agent:
             tell(Command.ADD_INST, self.add_instance(uuid, host, reporting, now))
             return None
         if instance.host is not host:
-            self.move_instance(instance, host, reporting, now)
+            self.move_instance(instance, host, reporting, now, by)
             return None
         return instance
 
@@ -223,7 +235,9 @@ class Agent:
         self.inventory.add_instance(instance)
         return instance
 
-    def move_instance(self, instance: Instance, host: Host, reporting: bool, now: float) -> None:
+    def move_instance(
+        self, instance: Instance, host: Host, reporting: bool, now: float, by: str = VIM_ANSWER
+    ) -> None:
         """Send DEL_INST to its old host and ADD_INST to its new one.
 
         What was to be told to the VIM of it is void (decision 9).
@@ -233,7 +247,7 @@ class Agent:
         self.end_ask(instance, "its instance has moved")
         self.inventory.move_instance(instance, host)
         self.queue.withdraw(instance.uuid, Kind.ALARM, Kind.ACTION, reason="moved")
-        self.set_reporting(instance, reporting, now)
+        self.set_reporting(instance, reporting, now, by)
         self.send_instance(Command.ADD_INST, instance)
 
     def delete_instance(self, instance: Instance) -> None:

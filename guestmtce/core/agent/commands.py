@@ -103,7 +103,7 @@ def _named_host(agent: Agent, command: VimCommand, now: float, status: int, reas
 def _instance_create(agent: Agent, command: VimCommand, now: float) -> Answer:
     # Differs: the old agent had deleted the instance from its present host by now.
     host = _named_host(agent, command, now, 400, Reason.INVALID_DATA)
-    instance = agent.place(command.uuid, host, False, now)
+    instance = agent.place(command.uuid, host, False, now, by=command.by)
     if instance is not None:
         instance.told_at = now
         agent.send_instance(Command.ADD_INST, instance)
@@ -112,9 +112,9 @@ def _instance_create(agent: Agent, command: VimCommand, now: float) -> Answer:
 
 def _instance_set(agent: Agent, command: VimCommand, now: float) -> Answer:
     host = _named_host(agent, command, now, 404, Reason.NOT_FOUND)
-    instance = agent.place(command.uuid, host, command.reporting, now)
+    instance = agent.place(command.uuid, host, command.reporting, now, by=command.by)
     if instance is not None:
-        agent.set_reporting(instance, command.reporting, now)
+        agent.set_reporting(instance, command.reporting, now, command.by)
         agent.send_instance(Command.MOD_INST, instance)
     return _instance_query(agent, command, now)
 

@@ -75,7 +75,8 @@ class Operation(Enum):
 class VimCommand(NamedTuple):
     """A checked request. What its operation has no use for is left at the default.
 
-    `everything`: the status page shows all instances, not the worst alone (`/?all`).
+    `everything`: the status page shows all instances, not the worst alone (`/?all`). `by`: which
+    local user sends it, if that was looked up.
     """
 
     operation: Operation
@@ -84,6 +85,18 @@ class VimCommand(NamedTuple):
     reporting: bool = False
     event: Event | None = None
     everything: bool = False
+    by: str = "unknown"
+
+    def __str__(self) -> str:
+        """Return what is set to what, for the log."""
+        words = [f"{self.operation.value} {self.uuid}"]
+        if self.hostname:
+            words.append(f"host {printable(self.hostname)}")
+        if self.operation is Operation.INSTANCE_SET:
+            words.append(f"reporting {'on' if self.reporting else 'off'}")
+        if self.event is not None:
+            words.append(self.event.value)
+        return ", ".join(words)
 
 
 class Body(Enum):

@@ -50,6 +50,14 @@ def _words(text: str) -> tuple[str, ...]:
     return words
 
 
+def _users(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",")) if text else ()
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}\$?", name):
+            raise ValueError("not a list of user names or uids")
+    return names
+
+
 def _path(text: str) -> str:
     if not text.startswith("/") or not text.isprintable():
         raise ValueError("not an absolute path")
@@ -103,6 +111,7 @@ class AgentSettings:
     max_hosts: int = setting("agent", "max_hosts", _between(1, 100_000), 5000)
     metrics_file: str | None = setting("agent", "metrics_file", _path, None, live=True)
     vim_cmd_address: str = setting("agent", "vim_cmd_address", _word, "127.0.0.1")
+    vim_cmd_users: tuple[str, ...] = setting("agent", "vim_cmd_users", _users, (), live=True)
     vim_address: str = setting("vim", "address", _word, "127.0.0.1")
     vim_port: int = setting("vim", "port", _port, 30002, also=(NFV_CONF, "guest-rest-api", "port"))
     mtc_cmd_port: int = setting(
