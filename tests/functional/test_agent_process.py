@@ -160,7 +160,9 @@ AS_USER = """\
 import os, socket, sys
 uid, port, command = int(sys.argv[1]), int(sys.argv[2]), bytes.fromhex(sys.argv[3])
 os.setgroups([]), os.setgid(uid), os.setuid(uid)
-with socket.create_connection(("127.0.0.1", port), 10) as client:
+with socket.socket() as client:
+    client.settimeout(10)
+    client.connect(("127.0.0.1", port))
     client.sendall(command)
     print(client.recv(100).decode())
 """
