@@ -313,13 +313,10 @@ class GuestAgent:
 
     def problems(self) -> vitals.Problems:
         """Return what makes this daemon degraded, by kind."""
-        noted = (self._events.problem, self._metrics_file.problem)
-        errors = self._loop.errors
         return {
             "address": self._missing_addresses(),
             **problems(self.core, self.own.floating, self._loop.time()),
-            vitals.INTERNAL: [f"{errors} internal errors, see the log"] if errors else [],
-            vitals.FILES: [problem for problem in noted if problem],
+            **vitals.own_problems(self._loop, self._events.problem, self._metrics_file.problem),
         }
 
     def summary(self) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def register_delivery(
         ("kind",),
         shared=True,
     )
-    text = "Orders that were never acknowledged, by why they are void."
+    text = "Orders not acknowledged for good, by why they are void."
     registry.count("guestmtce_delivery_voided_total", text, "reason", voided, shared=True)
     text = "Repeats, probes, new processes at the other end, and messages not taken."
     registry.count("guestmtce_delivery_events_total", text, "what", counts, shared=True)

@@ -32,6 +32,12 @@ def sentences(problems: Problems) -> list[str]:
     return [sentence for kind in problems.values() for sentence in kind]
 
 
+def own_problems(loop: Loop, *noted: str) -> dict[str, list[str]]:
+    """Return a daemon's own failures: of its callbacks, and what its files say ("" for nothing)."""
+    errors = [f"{loop.errors} internal errors, see the log"] if loop.errors else []
+    return {INTERNAL: errors, FILES: [problem for problem in noted if problem]}
+
+
 def register(
     registry: Registry, loop: Loop, started_at: float, problems: Callable[[], Problems]
 ) -> None:

@@ -52,10 +52,7 @@ ILLNESS_SECS = 70.0
 STARVED_SECS = 5.0
 # Stalls closer together than this are one episode, logged once.
 STALL_EPISODE_SECS = 10.0
-
-
 _STARVED = "no descriptors left for some channels: raise the limit of open files"
-_ERRORS = "{} internal errors, see the log"
 
 
 class GuestServer:
@@ -311,15 +308,15 @@ class GuestServer:
     def problems(self) -> vitals.Problems:
         """Return what makes this daemon degraded, by kind."""
         starved = self._loop.time() - self._starved_at < STARVED_SECS
-        noted = (self._losses.problem, self._events.problem, self._metrics_file.problem)
         return {
             "address": self.link.problems,
             **self._directory.problems,
             "platform": self._platform.problems,
             "descriptors": [_STARVED] if starved else [],
             "flood": status.floods(self.channels.values()),
-            vitals.INTERNAL: [_ERRORS.format(self._loop.errors)] if self._loop.errors else [],
-            vitals.FILES: [problem for problem in noted if problem],
+            **vitals.own_problems(
+                self._loop, self._losses.problem, self._events.problem, self._metrics_file.problem
+            ),
         }
 
     def summary(self) -> dict[str, Any]:

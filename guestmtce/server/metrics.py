@@ -60,6 +60,11 @@ def register(
             lambda: stats.wrong_responses,
         ),
         (
+            "guestmtce_unexpected_responses_total",
+            "Answers when none was due.",
+            lambda: stats.unexpected_responses,
+        ),
+        (
             "guestmtce_host_stalls_total",
             "Intervals forgiven, as this host stood still.",
             lambda: stats.host_stalls,

@@ -60,7 +60,7 @@ Key = tuple[str, Topic]
 
 
 class Voided(Enum):
-    """Why an order is owed no longer though nobody acknowledged it."""
+    """Why an order is owed no longer though nobody acknowledged it for good."""
 
     EXPIRED = "expired"  # nobody wants to hear it any more
     REPLACED = "replaced"  # there is a newer one of its instance and topic
@@ -76,9 +76,9 @@ class DeliveryStats:
     """What all roles of a daemon count together, since its start.
 
     `counts` has repeats, probes, new lives of peers (`epochs`), and by verdict the messages that
-    were not taken; `voided` the orders that were never acknowledged, by reason: all there from
-    the start. `on_round_trip` takes the seconds from the first saying of a message to its first
-    acknowledgement.
+    were not taken; `voided` the orders that were not acknowledged for good, by reason: all there
+    from the start. `on_round_trip` takes the seconds from the first saying of a message to its
+    first acknowledgement.
     """
 
     counts: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(_COUNTED, 0)))
