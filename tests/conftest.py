@@ -59,11 +59,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _what_brings_them(reasons: Iterable[str]) -> Iterator[str]:
     """Yield the commands after which fewer tests are skipped."""
     texts = " ".join(reasons)
-    packages = sorted(set(re.findall(r"\(package ([^)]+)\)", texts)))
+    packages = sorted(set(re.findall(r"(?:\(package |apt-get install )([\w.-]+)", texts)))
     if packages:
         yield "To run them too: apt-get install " + " ".join(packages)
     switches = sorted(set(re.findall(r"\b([A-Z]+=1) make test", texts)))
-    if "needs root" in texts:
+    if re.search(r"needs root|as root", texts):
         yield f"To run them too: sudo {' '.join([*switches, 'make test'])}"
     elif switches:
         yield f"To run them too: {' '.join(switches)} make test"

@@ -366,13 +366,11 @@ def test_a_vim_that_hangs_for_real(rig):
     rig.vim.hang()
     for _ in range(3):
         rig.info("RUNNING")
-    times = []
-    for _ in range(20):
-        began = time.perf_counter()
-        with socket.create_connection(("127.0.0.1", rig.ports.commands)) as client:
-            client.sendall(f"GET /v1/instances/{UUID} HTTP/1.0\r\n\r\n".encode())
-            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
-        times.append(time.perf_counter() - began)
-    assert sorted(times)[len(times) // 2] < 0.02
+    with Stopwatch() as watch:
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", rig.ports.commands)) as client:
+                client.sendall(f"GET /v1/instances/{UUID} HTTP/1.0\r\n\r\n".encode())
+                assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert watch.secs < 1
     rig.vim.go_on()
     rig.wait_until(lambda: rig.vim.events("service"))

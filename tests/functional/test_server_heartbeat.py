@@ -52,9 +52,10 @@ def test_a_silent_guest_is_lost_two_intervals_after_its_first_unanswered_challen
 
 
 def test_a_guest_whose_bytes_arrive_one_at_a_time_heartbeats_like_any_other(place):
-    guest = place.beating(heartbeat_interval_ms=400, split=1)
+    """One answer is some hundred wake-ups of the peer: on a busy machine over 400 ms."""
+    guest = place.beating(heartbeat_interval_ms=1500, split=1)
     since = len(place.agent.told)
-    wait_until(lambda: guest.answered >= 5, 10)
+    wait_until(lambda: guest.answered >= 2, 10)
     assert place.agent.names(UUID, since) == []
     assert guest.messages("nack") == []
 
