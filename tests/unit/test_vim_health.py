@@ -66,6 +66,35 @@ def test_what_ends_well_forgets_the_failures():
     assert health.probe_at() == 100 + backoff(1)
 
 
+def test_much_news_in_a_short_outage_makes_no_long_one_of_it():
+    """A probe that news brought forward, and that fails, lengthens no wait."""
+    health = VimHealth()
+    health.step(Input.FAILED, 0)
+    for now in (1, 3, 7):  # in their time: the waits get longer
+        assert health.probe_at() == now
+        health.step(Input.PROBED, now)
+        health.step(Input.PROBE_FAILED, now)
+    for now in range(9, 20):
+        health.step(Input.NEWS, now)
+        assert health.probe_at() == now
+        health.step(Input.PROBED, now)
+        health.step(Input.PROBE_FAILED, now)
+        assert health.probe_at() == now + 8
+    health.step(Input.PROBED, 27)
+    health.step(Input.PROBE_FAILED, 27)
+    assert health.probe_at() == 27 + 16
+
+
+def test_news_within_a_second_of_the_first_failure_changes_nothing():
+    health = VimHealth()
+    health.step(Input.FAILED, 0)
+    health.step(Input.NEWS, 0.5)
+    assert health.probe_at() == 1
+    health.step(Input.PROBED, 1)
+    health.step(Input.PROBE_FAILED, 1)
+    assert health.probe_at() == 3
+
+
 def test_a_request_is_found_hanging_once():
     """The others that wait with it say nothing new when one ends well."""
     health = VimHealth()

@@ -6,7 +6,8 @@ failed, a request that ran into its deadline, or one that is outstanding for 2 s
 *suspect*: from then on one harmless request at a time is written, a probe, after 1, 2, 4 … 30 s.
 The VIM is *probing* while that one is outstanding. Whatever ends well, the probe or what was
 written before, says that the VIM is up again. Something new to tell it, or a command from it,
-shortens a long wait to a second after the last failure.
+shortens a long wait to a second after the last failure; a probe that fails before its time makes
+the next wait no longer, or much news in a short outage would make a long one of it.
 
 Requests that were on their way when the VIM became suspect and fail as well say nothing new:
 four that fail together are one failure. What a request is, this module does not know.
@@ -55,6 +56,7 @@ class VimHealth:
         self._failures = 0
         self._failed_at = 0.0
         self._retry_at = 0.0
+        self._hastened = False
         self._looked_at = float("-inf")
 
     @property
@@ -88,14 +90,18 @@ class VimHealth:
 
     def _recover(self, _now: float) -> None:
         self._failures = 0
+        self._hastened = False
 
     def _back_off(self, now: float) -> None:
-        self._failures += 1
+        self._failures += not self._hastened
+        self._hastened = False
         self._failed_at = now
         self._retry_at = now + backoff(self._failures)
 
     def _hasten(self, now: float) -> None:
-        self._retry_at = min(self._retry_at, max(now, self._failed_at + FIRST_RETRY_SECS))
+        soon = max(now, self._failed_at + FIRST_RETRY_SECS)
+        if soon < self._retry_at:
+            self._retry_at, self._hastened = soon, True
 
     def _wait(self, _now: float) -> None:
         """Nothing more: the probe's end decides."""
