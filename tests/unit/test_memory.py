@@ -183,6 +183,28 @@ def test_a_channel_that_closes_is_no_loss_and_says_so():
     assert remembered(rig)[-2:] == [("closed", ""), ("stopped", "its channel closed")]
 
 
+# How a heartbeat can end without a loss, each with the reason that is remembered.
+STOPS = {
+    "silent, and not reported: reporting of the instance is off": lambda rig: (
+        rig.instance.provision(False), rig.beat(), rig.advance(5)),
+    "reporting of the instance is switched off": lambda rig: rig.instance.provision(False),
+    "its client exits": lambda rig: rig.say(leaving()),
+    "its channel closed": lambda rig: rig.instance.disconnected(),
+    "suspended": lambda rig: (
+        rig.notify("suspend"), rig.say(action_response("suspend", "irrevocable", "complete"))),
+    "it has not come back": lambda rig: (
+        rig.notify("pause"), rig.say(action_response("pause", "irrevocable", "complete")),
+        rig.advance(70)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("why", STOPS)
+def test_each_end_of_a_heartbeat_says_why(why):
+    rig = Rig().beat()
+    STOPS[why](rig)
+    assert ("stopped", why) in remembered(rig)
+
+
 def test_what_a_guest_did_before_its_last_good_answer_is_no_reason():
     """A wrong answer that was made good is not why it is lost later."""
     rig = Rig().beat()

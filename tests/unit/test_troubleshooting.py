@@ -24,8 +24,13 @@ def test_each_entry_is_reproduced_by_a_test_that_is_there(title):
     for path, function in named:
         tree = ast.parse((REPOSITORY / path).read_text("utf-8"))
         names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-        assert not function or function in names
-        assert any(name.startswith("test_") for name in names)
+        assert function in names, f"{path}: one test has to be named"
+        assert function.startswith("test_")
+
+
+@pytest.mark.parametrize("title", ENTRIES)
+def test_it_has_a_command_that_shows_it(title):
+    assert re.search(r"^    (sudo |ls |/etc/init.d/)?\S*guest", ENTRIES[title], re.MULTILINE)
 
 
 @pytest.mark.parametrize("title", ENTRIES)

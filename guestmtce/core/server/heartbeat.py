@@ -363,7 +363,7 @@ class Heartbeat(Machine[HeartbeatState]):
         self._count_miss()
         self._stop(why="silent as expected")
 
-    def _stop(self, _argument: object = None, why: str = "") -> None:
+    def _stop(self, why: str) -> None:
         """Into waiting_init: no challenges; STOPPED if it was heartbeating."""
         if self.heartbeating:
             self.memory.add(What.STOPPED, why)
@@ -376,6 +376,17 @@ class Heartbeat(Machine[HeartbeatState]):
             self._told_terms = None
             self.port.cancel_timer(TimerName.GRACE)
             self.port.report(Command.HEARTBEAT_STOPPED, self.information(), why)
+
+    def _stop_unreported(self, _argument: object) -> None:
+        """Silence of a guest that is not reported is no loss (decision 7)."""
+        self._stop(why="silent, and not reported: reporting of the instance is off")
+
+    def _stop_reporting(self, _argument: object) -> None:
+        self._stop(why="reporting of the instance is switched off")
+
+    def _stay_away(self, _argument: object) -> None:
+        """The grace is over: it has not come back from what its silence was expected for."""
+        self._stop(why="it has not come back")
 
     def _leave(self, message: Exit) -> None:
         self.initialized = False
@@ -403,7 +414,7 @@ class Heartbeat(Machine[HeartbeatState]):
 
     def _suspend(self, _argument: object) -> None:
         self._expect_silence()
-        self._stop()
+        self._stop(why="suspended")
 
     def _resume(self, _argument: object) -> None:
         """A post-event notification ends the expected silence; old misses are forgotten.
@@ -447,7 +458,7 @@ TIMERS = {
 _ENDS: dict[Input, Handler] = {
     Input.EXIT: Heartbeat._leave,
     Input.DISCONNECTED: Heartbeat._disconnect,
-    Input.REPORTING_OFF: Heartbeat._stop,
+    Input.REPORTING_OFF: Heartbeat._stop_reporting,
     Input.PAUSED: Heartbeat._pause,
     Input.SUSPENDED: Heartbeat._suspend,
     Input.DELETED: Heartbeat._end,
@@ -456,7 +467,7 @@ _ENDS: dict[Input, Handler] = {
 TABLE = belong(
     {
         (_INIT, Input.INIT): Row(_RESPONSE, Heartbeat._start_over),
-        (_INIT, Input.GRACE_OVER): Row(_INIT, Heartbeat._stop),
+        (_INIT, Input.GRACE_OVER): Row(_INIT, Heartbeat._stay_away),
         (_RESPONSE, Input.INIT): Row(_RESPONSE, Heartbeat._start_over),
         (_RESPONSE, Input.HEALTHY): Row(_CHALLENGE, Heartbeat._beat),
         (_RESPONSE, Input.UNHEALTHY): Row(_CHALLENGE, Heartbeat._fall_ill),
@@ -467,7 +478,7 @@ TABLE = belong(
         (_RESPONSE, Input.MISS): Row(_RESPONSE, Heartbeat._miss),
         (_RESPONSE, Input.LOSS): Row(_INIT, Heartbeat._lose),
         (_RESPONSE, Input.EXPECTED_SILENCE): Row(_INIT, Heartbeat._fall_silent),
-        (_RESPONSE, Input.UNREPORTED_SILENCE): Row(_INIT, Heartbeat._stop),
+        (_RESPONSE, Input.UNREPORTED_SILENCE): Row(_INIT, Heartbeat._stop_unreported),
         (_CHALLENGE, Input.INIT): Row(_RESPONSE, Heartbeat._start_over),
         (_CHALLENGE, Input.INTERVAL_OVER): Row(_RESPONSE, Heartbeat._challenge),
         (_CHALLENGE, Input.STALLED): Row(_RESPONSE, Heartbeat._forgive),
