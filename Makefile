@@ -88,8 +88,9 @@ soak: ## a simulated day of 200 guests in such a network, in minutes: HOURS=24 G
 	$(PYTHON) -m tests.chaos.soak --hours $(or $(HOURS),24) --guests $(or $(GUESTS),200) \
 	    --seed $(or $(SEED),1)
 
-fuzz: ## mutated inputs at every door: SECONDS=60, SEED=N to repeat a run
-	$(PYTHON) -m tests.fuzz --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+fuzz: ## mutated inputs at every door: SECONDS=60, or COUNT=1000000 of each; SEED=N to repeat a run
+	nice $(PYTHON) -m tests.fuzz $(if $(COUNT),--count $(COUNT),--seconds $(or $(SECONDS),60)) \
+	    $(if $(SEED),--seed $(SEED))
 
 bench: ## speed and memory, measured
 	$(PYTHON) -m bench

@@ -73,11 +73,17 @@ class Telling:
             self._timers.start("answer", PORTION_SECS, self._answer)
 
     def say_state(self, uuid: str) -> None:
-        """RUNNING or STOPPED: what the instance is now."""
+        """RUNNING or STOPPED: what the instance is now.
+
+        Not RUNNING while an illness is owed, which RUNNING makes void: ILLHEALTH goes on being
+        said, and says that the guest heartbeats as well.
+        """
         channel = self._channels.get(uuid)
         if channel is not None:
             information = channel.instance.for_agent()
             running = information.heartbeating
+            if running and self._link.illness_owed(uuid):
+                return
             command = Command.HEARTBEAT_RUNNING if running else Command.HEARTBEAT_STOPPED
             self._link.send(command, information)
 

@@ -10,14 +10,14 @@ import logging
 import random
 import time
 
-from tests.chaos.oracle import findings, timeline
+from tests.chaos.oracle import Finding, findings, timeline
 from tests.chaos.schedule import STEPS, run
 from tests.chaos.world import World
 
 ROUND_SECS = 60.0
 
 
-def play(name: str, seed: int, guests: int, seconds: float) -> list[str]:
+def play(name: str, seed: int, guests: int, seconds: float) -> list[Finding]:
     """Run one seed; print what came of it, and the timeline if anything is wrong."""
     world = World(seed, guests)
     try:
@@ -31,11 +31,11 @@ def play(name: str, seed: int, guests: int, seconds: float) -> list[str]:
             f"guestServer {len(truth.server_deaths)}, {told} alarms, "
             f"{world.network.lost} of {world.network.carried} datagrams lost, "
             f"digest {world.network.digest}: "
-            f"{'; '.join(found) or 'all true'}",
+            f"{'; '.join(map(str, found)) or 'all true'}",
             flush=True,
         )
         if found:
-            print(timeline(world))
+            print(timeline(world, found))
         return found
     finally:
         world.close()

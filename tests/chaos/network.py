@@ -6,12 +6,14 @@ datagrams that come through from the address that they were sent from.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
-from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from guestmtce.runtime.datagram import DatagramSocket, bound_socket
+from tests.chaos.evidence import Evidence
 from tests.peers import wire
 from tests.simulation import SimulatedLoop
 
@@ -29,28 +31,29 @@ class Weather:
 class Network:
     """Stands in for each daemon towards the other.
 
-    `arrived` has the times of the loop's clock at which datagrams of a name and instance came
-    through; `queries` counts what guestAgent asked, at `last_query` for the last time.
+    `evidence` is what was said and came through, by the clock `now`; `queries` counts what
+    guestAgent asked, at `last_query` for the last time.
     """
 
-    def __init__(self, loop: SimulatedLoop, seed: random.Random) -> None:
+    def __init__(self, loop: SimulatedLoop, seed: random.Random, now: Callable[[], float]) -> None:
         self.weather = Weather()
         self.carried = 0
         self.lost = 0
         self._digest = hashlib.sha256()
         self.queries = 0
         self.last_query = 0.0
-        self.arrived: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self.evidence = Evidence()
         self._loop = loop
+        self._now = now
         self._random = seed
         self._listeners: list[DatagramSocket] = []
         self._senders: dict[str, DatagramSocket] = {}
 
-    def listen(self, address: str, port: int, real_port: int) -> None:
-        """Stand in for the daemon that hears at `address` and `real_port`."""
+    def listen(self, role: str, address: str, port: int, real_port: int) -> None:
+        """Stand in for the daemon, `agent` or `server`, that hears at `address` and `real_port`."""
 
         def received(data: bytes, source: str, _port: int) -> None:
-            self._carry(data, source, (address, real_port))
+            self._carry(data, source, role, (address, real_port))
 
         sock = bound_socket((address, port), 4 * 1024 * 1024)
         self._listeners.append(DatagramSocket(self._loop, sock, received))
@@ -64,27 +67,32 @@ class Network:
         for each in (*self._listeners, *self._senders.values()):
             each.close()
 
-    def _carry(self, data: bytes, source: str, destination: tuple[str, int]) -> None:
+    def _carry(self, data: bytes, source: str, receiver: str, destination: tuple[str, int]) -> None:
         weather, chance = self.weather, self._random.random
         copies = 0 if weather.cut or chance() < weather.loss else 1
         if copies and chance() < weather.twice:
             copies = 2
         self.carried += 1
-        self._digest.update(b"%.9f %b" % (self._loop.time(), data))
+        self._digest.update(b"%.9f %b" % (self._now(), data))
         self.lost += not copies
         datagram = wire.unpack(data)
-        key = datagram.name, str(datagram.body.get("uuid", ""))
+        passage = self.evidence.sent(datagram, receiver, self._now())
         if datagram.name == "QRY_INST" and not datagram.body.get("uuid"):
-            self.queries, self.last_query = self.queries + 1, self._loop.time()
+            self.queries, self.last_query = self.queries + 1, self._now()
         for _ in range(copies):
             delay = chance() * weather.delay
-            self._loop.call_later(delay, self._pass_on, data, source, destination, key)
+            arrive = functools.partial(self.evidence.arrived, datagram, receiver, passage)
+            self._loop.call_later(delay, self._pass_on, data, source, destination, arrive)
 
     def _pass_on(
-        self, data: bytes, source: str, destination: tuple[str, int], key: tuple[str, str]
+        self,
+        data: bytes,
+        source: str,
+        destination: tuple[str, int],
+        arrive: Callable[[float], object],
     ) -> None:
         self._sender(source).send(data, destination)
-        self.arrived[key].append(self._loop.time())
+        arrive(self._now())
 
     def _sender(self, source: str) -> DatagramSocket:
         if source not in self._senders:

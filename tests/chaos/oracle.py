@@ -1,132 +1,327 @@
-"""Compares what truly happened with what the VIM heard, and says what is wrong."""
+"""Compares what truly happened with what the VIM heard, and says what is wrong.
+
+The rules of delivery leave little to judgement. An alarm or an answer must be told once its order
+was taken in by a guestAgent that lives on, with a VIM that takes requests, while it is still true.
+Where nothing was taken in, the sender must have tried at its times, and the network must have lost
+each of these tries; the evidence has every copy of every datagram. What must not be told is an
+alarm of a guest that was never so, one that the agent knew to be over, or one for the second time,
+unless an agent died before it could say that the first was told.
+"""
 
 from __future__ import annotations
 
-from tests.chaos.world import INTERVAL, Silence, World
+from collections.abc import Iterable
+from typing import NamedTuple
 
-# A guest is lost by its second miss in a row, after the interval that was running.
-LOST_AFTER = 3 * INTERVAL + 0.5
-# A loss that lasted so long must have been told, whatever the network did.
-TOLD_AFTER = 35.0
-# How long after its end a loss may still be told: what was on its way to the VIM.
-LATE = 1.0
-# How long the agent may take to tell the VIM what arrived.
-SOON = 0.5
+from guestmtce.core.shared.owed import repeat_after
+from tests.chaos.world import Affair, World
+
+# Between the arrival of a datagram and the request that it causes: nothing takes time here but
+# what waits for a turn of the loop.
+SOON = 0.1
+# A new agent has to learn its hosts and instances first; what it cannot judge is said again.
+SETTLED_SECS = 15.0
+# What a guest can make the VIM do is limited to one alarm of a kind in this time.
+GAP_SECS = 10.0
+# A new guestServer tells a loss that the one before it owed when the channel was silent so long.
+SILENT_SECS = 15.0
+# A lost guest must be known to the VIM when nothing else has gone wrong for so long.
+CERTAIN_SECS = 35.0
+# A request to a VIM that does not take any is tried again after 1, 2, 4 ... 30 s.
+LONGEST_BACKOFF = 30.0
 
 
-def findings(world: World, *, told_after: float = TOLD_AFTER) -> list[str]:
-    """Return what is wrong, one sentence each; [] if the VIM heard the truth."""
+class Finding(NamedTuple):
+    """What is wrong, with which instance, and when."""
+
+    uuid: str
+    at: float
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.uuid[-4:]} {self.text}"
+
+
+class Kind(NamedTuple):
+    """An affair of a guest that the VIM is told of: by which order, as which state."""
+
+    order: str
+    state: str
+    # How many intervals a guest may take to show it.
+    intervals: int
+
+
+LOST = Kind("LOSS", "failed", 3)
+ILL = Kind("ILLHEALTH", "unhealthy", 1)
+
+
+def findings(world: World) -> list[Finding]:
+    """Return what is wrong; [] if the VIM heard the truth, all of it, and nothing else."""
     found = [
-        *_losses(world, told_after),
-        *_false_alarms(world),
+        *_affairs(world, LOST, world.truth.silences),
+        *_affairs(world, ILL, world.truth.illnesses),
         *_answers(world),
-        *_final_states(world),
+        *_states(world),
     ]
     if world.loop.errors:
-        found.append(f"{world.loop.errors} internal errors")
+        found.append(Finding("", world.now, f"{world.loop.errors} internal errors"))
     return found
 
 
-def _alarms(world: World, state: str) -> list[tuple[float, str]]:
-    return [
-        (at, uuid)
-        for at, uuid, data in world.heard("alarm")
-        if data["services"][0]["state"] == state
-    ]
+def _affairs(world: World, kind: Kind, affairs: list[Affair]) -> list[Finding]:
+    """Each loss (illness) is told once, or could not be; and nothing else is told as one."""
+    found = []
+    of_each: dict[str, list[Affair]] = {}
+    for affair in affairs:
+        of_each.setdefault(affair.uuid, []).append(affair)
+    told: dict[int, list[float]] = {}
+    for at, uuid, data in world.heard("alarm"):
+        if data["services"][0]["state"] != kind.state:
+            continue
+        begun = [each for each in of_each.get(uuid, []) if each.begin <= at]
+        if not begun:
+            found.append(Finding(uuid, at, f"was told {kind.state} at {at:.2f}, and never was"))
+            continue
+        told.setdefault(id(begun[-1]), []).append(at)
+        known = min(world.evidence.taken("RUNNING", uuid, begun[-1].seen, at - SOON), default=None)
+        if known is not None:
+            text = f"was told {kind.state} at {at:.2f}, and that it was well at {known:.2f}"
+            found.append(Finding(uuid, at, text))
+    for ordered in of_each.values():
+        last_told = float("-inf")
+        for affair in ordered:
+            times = told.get(id(affair), [])
+            if times:
+                found += _told_again(world, kind, affair, times)
+            else:
+                found += _untold(world, kind, affair, last_told)
+            last_told = max([last_told, *times])
+    return found
 
 
-def _losses(world: World, told_after: float) -> list[str]:
-    """Every loss that lasted is told, and once unless an agent died meanwhile.
+def _told_again(world: World, kind: Kind, affair: Affair, times: list[float]) -> list[Finding]:
+    """Twice is right if an agent died that had not made known yet that it was told.
 
-    One that was over before any datagram of it came through was void.
+    Each answer of an ill guest that names an action is an order, told at most once in 10 s by the
+    same processes.
     """
-    found = []
-    alarms = _alarms(world, "failed")
-    for silence in world.truth.silences:
-        told = [at for at, uuid in alarms if uuid == silence.uuid and _within(at, silence)]
-        lasted = min(silence.end, world.now) - silence.begin
-        heard = world.arrived("LOSS", silence.uuid, silence.begin, silence.end - SOON)
-        if not told and lasted >= told_after and (heard or lasted >= TOLD_AFTER):
-            found.append(f"{_name(silence)} was lost for {lasted:.1f} s, and it was never told")
-        died = any(_within(at, silence) for at in world.truth.agent_deaths)
-        if len(told) > 1 and not died:
-            found.append(f"{_name(silence)} was lost once and told {len(told)} times: {told}")
-    return found
-
-
-def _within(at: float, silence: Silence) -> bool:
-    return silence.begin <= at <= silence.end + LATE
-
-
-def _false_alarms(world: World) -> list[str]:
-    """No alarm of a guest that was not lost, or ill; none after the agent could know it well."""
-    found = []
-    for state, truths in (
-        ("failed", world.truth.silences),
-        ("unhealthy", world.truth.illnesses),
-    ):
-        for at, uuid in _alarms(world, state):
-            begun = [each for each in truths if each.uuid == uuid and each.begin <= at]
-            if not begun:
-                found.append(f"{uuid[-4:]} was told {state} at {at:.2f}, and never was")
-                continue
-            end = begun[-1].end
-            if end + LATE < at and world.arrived("RUNNING", uuid, end, at - SOON):
-                found.append(f"{uuid[-4:]} was told {state} at {at:.2f}, and was well by then")
-    return found
-
-
-def _answers(world: World) -> list[str]:
-    """A vote is answered in its window, unless it was over before any datagram came through."""
-    found = []
-    actions = world.heard("action")
-    for question in world.truth.questions:
-        told = [at for at, uuid, _ in actions if uuid == question.uuid and at >= question.at]
-        inside = [at for at in told if at <= question.until]
-        heard = all(
-            world.arrived(name, question.uuid, question.at, question.until)
-            for name in ("VOTE_INST", "VOTE_NOTIFY")
+    for first, second in zip(times, times[1:]):
+        done = min(
+            (at for at in world.evidence.finals.get((kind.order, affair.uuid), ()) if at >= first),
+            default=float("inf"),
         )
-        if not inside and heard and not _disturbed(world, question.at, question.until):
-            found.append(f"{question.uuid[-4:]} was asked at {question.at:.2f}: no answer")
-    for at, uuid, _data in actions:
-        if not any(
-            each.uuid == uuid and each.at <= at <= each.until for each in world.truth.questions
+        if any(first <= death <= min(done, second) for death in world.truth.agent_deaths):
+            continue
+        if kind is ILL and (
+            _said_anew(world, affair.uuid, first, second) or _all_new(world, first, second)
         ):
-            found.append(f"{uuid[-4:]} answered at {at:.2f} what nobody asked")
-    return found
+            continue
+        text = f"was {kind.state} once from {affair.begin:.2f}, and told at {times}"
+        return [Finding(affair.uuid, second, text)]
+    return []
 
 
-def _disturbed(world: World, begin: float, end: float) -> bool:
-    """Whether a process died, or the VIM or the network was away, in that time."""
-    deaths = (*world.truth.agent_deaths, *world.truth.server_deaths)
-    if any(begin - 15 <= at <= end for at in deaths):
+def _said_anew(world: World, uuid: str, first: float, second: float) -> bool:
+    """Whether what was told the second time is another order, said or told late enough."""
+    before, after = (
+        max(each.said for each in world.evidence.passages["ILLHEALTH", uuid] if each.taken_by(at))
+        for at in (first, second)
+    )
+    return after > before and max(after - before, second - first) >= GAP_SECS - SOON
+
+
+def _all_new(world: World, begin: float, end: float) -> bool:
+    """Whether both daemons died in that time, so that neither remembers the first telling."""
+    deaths = world.truth.agent_deaths, world.truth.server_deaths
+    return all(any(begin <= at <= end for at in each) for each in deaths)
+
+
+def _untold(world: World, kind: Kind, affair: Affair, last_told: float) -> list[Finding]:
+    """Say why an affair had to be told, if it had to be."""
+    uuid, end = affair.uuid, min(affair.end, world.now) - SOON
+    shown = affair.begin + kind.intervals * world.intervals[uuid] + SOON
+    if end <= shown:
+        return []
+    why = ""
+    taken = list(world.evidence.taken(kind.order, uuid, affair.begin, end))
+    for at in taken:
+        when = _could_be_told(world, max(at, last_told + GAP_SECS))
+        if when is not None and when < end and not _died(world.truth.agent_deaths, at, when):
+            why = f"{kind.order} was taken in at {at:.2f} and could be told at {when:.2f}"
+            break
+    if not taken and _server_knew(world, affair):
+        why = _too_few_tries(world, affair, kind.order, role="server", shown=shown, end=end)
+    if not why and kind is LOST and end - _quiet_since(world, affair, shown) > CERTAIN_SECS:
+        why = f"nothing was wrong for {CERTAIN_SECS:.0f} s"
+    if not why:
+        return []
+    text = f"was {kind.state} from {affair.begin:.2f} to {affair.end:.2f}, never told, but {why}"
+    return [Finding(uuid, affair.end, text)]
+
+
+def _could_be_told(world: World, at: float) -> float | None:
+    """Return when the VIM takes requests again, if it does not at that time."""
+    for down in sorted(world.truth.vim_down, key=lambda each: each.begin):
+        lasted = down.end - down.begin
+        back = down.end + min(lasted + 1.0, LONGEST_BACKOFF)
+        if down.begin - SOON <= at < back:
+            at = back
+    return at
+
+
+def _died(deaths: Iterable[float], begin: float, end: float) -> bool:
+    """Whether a process that had to be settled died, or was new, in that time."""
+    return any(begin - SETTLED_SECS <= at <= end + SOON for at in deaths)
+
+
+def _server_knew(world: World, affair: Affair) -> bool:
+    """Whether one guestServer lived all the time, and knew before that it had to report."""
+    deaths = [at for at in world.truth.server_deaths if at <= affair.end]
+    if not deaths:
         return True
-    away = (*world.truth.vim_down, *world.truth.cuts)
-    return any(each.begin - 5 <= end and each.end + 35 >= begin for each in away)
+    told = (
+        at
+        for name in ("ADD_INST", "MOD_INST")
+        for at in world.evidence.taken(name, affair.uuid, 0.0, affair.begin)
+    )
+    return any(at > deaths[-1] for at in told)
 
 
-def _final_states(world: World) -> list[str]:
-    """At the end the VIM believes what is true."""
-    believes = world.vim_believes()
+def _too_few_tries(
+    world: World, affair: Affair, name: str, *, role: str, shown: float, end: float
+) -> str:
+    """Say so if a process did not say an order by `shown`, or not as often as it has to."""
+    if not world.all_new:
+        return ""  # an old daemon tries once
+    order = name, affair.uuid
+    said = world.evidence.said(order, affair.begin, end)
+    first = min((each.sent for each in said), default=None)
+    if first is None:
+        return f"{name} was not said" if shown < end else ""
+    wanted = 0
+    while first + repeat_after(wanted) + SOON < end:
+        wanted += 1
+    tries = world.evidence.tries(order, role, first, end) - 1
+    return "" if tries >= wanted else f"{name} was repeated {tries} times, not {wanted}"
+
+
+def _quiet_since(world: World, affair: Affair, shown: float) -> float:
+    """Return since when nothing is in the way of a loss that a guestServer has seen."""
+    truth = world.truth
+    if not any(world.evidence.said(("LOSS", affair.uuid), affair.begin, affair.end)):
+        return float("inf")
+    times = [shown, *truth.agent_deaths, *truth.server_deaths]
+    times += [each.end for each in truth.cuts if each.end < float("inf")]
+    times += [each.end + LONGEST_BACKOFF for each in truth.vim_down]
+    return max(each for each in times if each <= affair.end + LONGEST_BACKOFF)
+
+
+def _answers(world: World) -> list[Finding]:
+    """A vote is answered once in its window, unless the network lost each try."""
     found = []
-    for uuid, guest in world.guests.items():
-        truth = "disabled" if guest.hung else "enabled"
-        if believes.get(uuid, truth) != truth:
-            found.append(f"{uuid[-4:]} is {truth} at the end, and the VIM believes otherwise")
+    told: dict[int, list[float]] = {}
+    asked: dict[str, list[Affair]] = {}
+    for question in world.truth.questions:
+        asked.setdefault(question.uuid, []).append(question)
+    for at, uuid, _data in world.heard("action"):
+        begun = [each for each in asked.get(uuid, []) if each.begin <= at <= each.end]
+        if begun:
+            told.setdefault(id(begun[-1]), []).append(at)
+        else:
+            found.append(Finding(uuid, at, f"answered at {at:.2f} what nobody asked, or too late"))
+    for question in world.truth.questions:
+        times = told.get(id(question), [])
+        if times:
+            found += _told_again(world, ANSWERED, question, times)
+        else:
+            why = _had_to_answer(world, question)
+            if why:
+                text = f"was asked at {question.begin:.2f} and did not answer, but {why}"
+                found.append(Finding(question.uuid, question.end, text))
     return found
 
 
-def _name(silence: Silence) -> str:
-    return f"{silence.uuid[-4:]}, silent from {silence.begin:.1f} to {silence.end:.1f},"
+ANSWERED = Kind("VOTE_NOTIFY", "asked", 0)
 
 
-def timeline(world: World) -> str:
-    """Return all that happened and all that the VIM heard, in order, for a person to read."""
-    lines = [(at, text) for at, text in world.truth.story]
+def _had_to_answer(world: World, question: Affair) -> str:
+    """Say why an answer had to be told; "" if it had not."""
+    uuid, begin, end = question.uuid, question.begin, min(question.end, world.now) - SOON
+    truth, evidence = world.truth, world.evidence
+    if _died(truth.server_deaths, begin, end) or _died(truth.agent_deaths, begin, end):
+        return ""
+    asked = min(evidence.taken("VOTE_INST", uuid, begin, end), default=None)
+    if asked is None:
+        return _too_few_tries(world, question, "VOTE_INST", role="agent", shown=begin, end=end)
+    answered = min(evidence.taken("VOTE_NOTIFY", uuid, begin, end), default=None)
+    if answered is None:
+        return _too_few_tries(world, question, "VOTE_NOTIFY", role="server", shown=asked, end=end)
+    when = _could_be_told(world, answered)
+    if when is not None and when < end:
+        return f"VOTE_NOTIFY was taken in at {answered:.2f} and could be told at {when:.2f}"
+    return ""
+
+
+def _states(world: World) -> list[Finding]:
+    """No guest is told disabled that is well, and at the end the VIM believes what is true."""
+    found = []
+    for at, uuid, data in world.heard("service"):
+        if data["services"][0]["status"] == "enabled":
+            continue
+        if any(at - CERTAIN_SECS <= death <= at for death in world.truth.server_deaths):
+            continue  # it has begun anew, and so has the guest's heartbeat
+        begun = [each for each in world.truth.silences if each.uuid == uuid and each.begin <= at]
+        if not begun:
+            found.append(Finding(uuid, at, f"was told disabled at {at:.2f}, and was well"))
+        elif any(world.evidence.taken("RUNNING", uuid, begun[-1].seen, at - SOON)):
+            found.append(Finding(uuid, at, f"was told disabled at {at:.2f}, and was well again"))
+    for uuid, told in world.vim_believes().items():
+        truth = "disabled" if world.guests[uuid].hung else "enabled"
+        if told != truth:
+            text = f"is {truth} at the end, and the VIM believes otherwise"
+            found.append(Finding(uuid, world.now, text))
+    return found
+
+
+# How long before a finding its timeline begins, in seconds.
+BEFORE = 90.0
+
+
+def timeline(world: World, found: Iterable[Finding]) -> str:
+    """Return what happened to the instances of these findings, and to all, for a person to read.
+
+    With it stands what the VIM heard, and what became of each datagram about them.
+    """
+    lines: list[tuple[float, str]] = []
+    for finding in found:
+        window = range(int(finding.at - BEFORE), int(finding.at) + 5)
+        tail = finding.uuid[-4:]
+        lines += [
+            (at, text)
+            for at, text in world.truth.story
+            if int(at) in window and (text[:4] == tail or not text[:4].isdigit())
+        ]
+        lines += [each for each in _heard(world, finding.uuid) if int(each[0]) in window]
+        for (name, uuid), passages in world.evidence.passages.items():
+            if uuid and uuid == finding.uuid:
+                lines += [
+                    (each.sent, f"    {tail} {name} {_fate(each.taken)}")
+                    for each in passages
+                    if int(each.sent) in window
+                ]
+    return "\n".join(f"{at:8.2f}  {text}" for at, text in sorted(set(lines)))
+
+
+def _fate(taken: float | None) -> str:
+    return "lost or not believed" if taken is None else f"taken in at {taken:.2f}"
+
+
+def _heard(world: World, uuid: str) -> list[tuple[float, str]]:
+    lines = []
     for kind in ("alarm", "action", "service"):
-        for at, uuid, data in world.heard(kind):
-            what = data["services"][0] if "services" in data else data
-            said = what.get("state", "") if kind == "alarm" else what.get("status", "")
-            lines.append((at, f"    VIM hears: {uuid[-4:]} {kind} {said}"))
-    return "\n".join(f"{at:8.2f}  {text}" for at, text in sorted(lines))
+        for at, whose, data in world.heard(kind):
+            if whose == uuid:
+                what = data["services"][0] if "services" in data else data
+                said = what.get("state", "") if kind == "alarm" else what.get("status", "")
+                lines.append((at, f"        VIM hears: {uuid[-4:]} {kind} {said}"))
+    return lines

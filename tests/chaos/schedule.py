@@ -30,7 +30,8 @@ def lossy(world: World) -> None:
         return
     uuid, chance = world.random.choice(uuids), world.random.random()
     if chance < 0.35:
-        world.hang(uuid, world.random.uniform(8.0, 20.0))
+        longest = 70.0 if chance < 0.05 else 20.0
+        world.hang(uuid, world.random.uniform(8.0, longest))
     elif chance < 0.6:
         world.fall_ill(uuid, world.random.uniform(3.0, 10.0))
     else:
@@ -57,6 +58,17 @@ def unkilled(world: World) -> None:
         world.vim_goes_down(world.random.uniform(1.0, 20.0))
     else:
         lossy(world)
+
+
+def day(world: World) -> None:
+    """The same as `storm`, but that a daemon is killed each few minutes only."""
+    chance = world.random.random()
+    if chance < 0.003:
+        world.kill_agent()
+    elif chance < 0.005:
+        world.kill_server()
+    else:
+        unkilled(world)
 
 
 STEPS = {"lossy": lossy, "storm": storm}

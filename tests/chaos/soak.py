@@ -16,10 +16,12 @@ from collections import Counter
 from typing import NamedTuple
 
 from tests.chaos.oracle import findings, timeline
-from tests.chaos.schedule import run, storm, unkilled
-from tests.chaos.world import INTERVAL, World
+from tests.chaos.schedule import day, run, unkilled
+from tests.chaos.world import World
 
 WITNESSES = 3
+# The guests chose these for their heartbeats, in seconds.
+INTERVALS = (1.0, 2.0, 5.0)
 ACT_SECS = 600.0
 # After an act, until what it was about cannot be told any more: an illness is told for 70 s.
 AFTER_SECS = 30.0
@@ -45,21 +47,22 @@ class Level(NamedTuple):
 
 
 class Rhythm(NamedTuple):
-    """How often something has happened, and when it last did."""
+    """How often something that comes each `period` seconds has come, and when it last did."""
 
     times: int
     at: float
+    period: float
 
-    def drift(self, since: Rhythm, period: float) -> float:
+    def drift(self, since: Rhythm) -> float:
         """Return how many seconds late the last one was after all those `since`."""
-        return self.at - since.at - (self.times - since.times) * period
+        return self.at - since.at - (self.times - since.times) * self.period
 
 
 class Soak:
     """A world that lives for `hours`; `act` by act it is judged and its past forgotten."""
 
     def __init__(self, seed: int, guests: int, hours: float) -> None:
-        self.world = World(seed, guests, witnesses=WITNESSES)
+        self.world = World(seed, guests, witnesses=WITNESSES, intervals=INTERVALS)
         self.found: list[str] = []
         self.levels: list[Level] = []
         self.counts: Counter[str] = Counter()
@@ -89,7 +92,7 @@ class Soak:
 
     def _act(self) -> None:
         world = self.world
-        run(world, unkilled if self.watched else storm, ACT_SECS)
+        run(world, unkilled if self.watched else day, ACT_SECS)
         world.advance(AFTER_SECS)
         truth = world.truth
         self.counts.update(
@@ -102,8 +105,8 @@ class Soak:
         )
         found = findings(world)
         if found:
-            print("\n".join([*found, timeline(world)]), flush=True)
-        self.found += found
+            print("\n".join([*map(str, found), timeline(world, found)]), flush=True)
+        self.found += map(str, found)
         world.forget()
 
     def _tell(self, hour: int, real: float) -> None:
@@ -119,9 +122,11 @@ class Soak:
         guests = (self.world.guests[uuid] for uuid in self.world.uuids[-WITNESSES:])
         network = self.world.network
         return {
-            "audits": Rhythm(network.queries, network.last_query),
+            "audits": Rhythm(network.queries, network.last_query, AUDIT_SECS),
             **{
-                f"challenges of {guest.uuid[-4:]}": Rhythm(guest.challenges, guest.last_challenge)
+                f"challenges of {guest.uuid[-4:]}": Rhythm(
+                    guest.challenges, guest.last_challenge, self.world.intervals[guest.uuid]
+                )
                 for guest in guests
             },
         }
@@ -131,8 +136,7 @@ class Soak:
         found = {}
         for name, rhythm in self._rhythms().items():
             since = self._begun[name]
-            period = AUDIT_SECS if name == "audits" else INTERVAL
-            found[name] = rhythm.times - since.times, rhythm.drift(since, period)
+            found[name] = rhythm.times - since.times, rhythm.drift(since)
         return found
 
     def judge(self) -> list[str]:

@@ -40,7 +40,7 @@ def failed(world: World) -> list[str]:
 
 def check(world: World) -> None:
     found = findings(world)
-    assert found == [], "\n".join([*found, timeline(world)])
+    assert found == [], "\n".join([*map(str, found), timeline(world, found)])
 
 
 @pytest.mark.parametrize(("new_agent", "new_server"), PAIRS)
@@ -66,9 +66,9 @@ def test_an_old_peer_gets_nothing_twice(make, new_agent, new_server):
     for _ in range(5):
         world.ask(world.uuids[1])
         world.advance(10.0)
-    arrived = world.network.arrived
-    assert len(arrived["LOSS", lost]) <= 1
-    assert len(arrived["VOTE_INST", world.uuids[1]]) <= 5
+    passages = world.network.evidence.passages
+    assert len(passages["LOSS", lost]) == 1
+    assert len(passages["VOTE_INST", world.uuids[1]]) <= 5
 
 
 @pytest.mark.parametrize("agent_first", [True, False])

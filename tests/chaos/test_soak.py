@@ -23,17 +23,17 @@ def soak():
 def test_an_hour_is_all_true_and_leaves_nothing_behind(soak):
     assert soak.judge() == []
     assert soak.counts["losses"] > 100
-    assert soak.counts["agents_killed"] > 10
+    assert soak.counts["agents_killed"] > 1
 
 
 def test_timers_do_not_drift(soak):
-    """Each witness is challenged once a second, and each host audited every 10 s."""
+    """Each witness is challenged once an interval, and each host audited every 10 s."""
     drifts = soak.drifts()
     audits, late = drifts.pop("audits")
     assert audits > 100
     assert abs(late) < 0.001
     for times, late in drifts.values():
-        assert times > 1000
+        assert times > 400
         assert abs(late) < 0.001
 
 
@@ -47,7 +47,7 @@ def test_growth_and_drift_are_found(soak):
         soak.levels = levels
     assert [each.split()[0] for each in found] == ["objects", "memory"]
     assert "Leak" in found[0]
-    assert Rhythm(11, 10.5).drift(Rhythm(1, 0.0), 1.0) == 0.5
+    assert Rhythm(11, 10.5, 1.0).drift(Rhythm(1, 0.0, 1.0)) == 0.5
 
 
 def test_a_run_follows_from_its_seed():

@@ -7,6 +7,7 @@ guests do. `truth` and `heard` are what the oracle compares.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import random
 import re
@@ -20,6 +21,7 @@ from guestmtce.agent.app import GuestAgent
 from guestmtce.core.shared.settings import AgentSettings, ServerSettings
 from guestmtce.runtime.outside import Outside
 from guestmtce.server.app import GuestServer
+from tests.chaos.evidence import Evidence
 from tests.chaos.network import Network
 from tests.peers.root import COMPUTE_0, CONTROLLER, CONTROLLER_0
 from tests.simulation import SimulatedLoop
@@ -29,38 +31,32 @@ from tests.unit.server_support import Guest
 
 UUID = "8d80875b-fa73-4ccb-bce3-1cd4df10{:04d}"
 HOST = "compute-0"
-INTERVAL = 1.0
 
 
-@dataclass
-class Silence:
-    """A guest hangs from `begin`, until `end` if it has come back."""
+@dataclass(eq=False)
+class Affair:
+    """Something that is so from `begin` until `end`: a guest hangs, is ill, or is asked.
+
+    `seen` is when guestServer could see that it was over: by an answer to a challenge.
+    """
 
     uuid: str
     begin: float
     end: float = float("inf")
-
-
-@dataclass
-class Question:
-    """A vote that the VIM asked, and how long it waits for the answer."""
-
-    uuid: str
-    at: float
-    until: float
+    seen: float = float("inf")
 
 
 @dataclass
 class Truth:
     """What happened, by times of the simulated clock."""
 
-    silences: list[Silence] = field(default_factory=list)
-    illnesses: list[Silence] = field(default_factory=list)
-    questions: list[Question] = field(default_factory=list)
+    silences: list[Affair] = field(default_factory=list)
+    illnesses: list[Affair] = field(default_factory=list)
+    questions: list[Affair] = field(default_factory=list)
     agent_deaths: list[float] = field(default_factory=list)
     server_deaths: list[float] = field(default_factory=list)
-    vim_down: list[Silence] = field(default_factory=list)
-    cuts: list[Silence] = field(default_factory=list)
+    vim_down: list[Affair] = field(default_factory=list)
+    cuts: list[Affair] = field(default_factory=list)
     story: list[tuple[float, str]] = field(default_factory=list)
 
 
@@ -82,9 +78,12 @@ BEGAN = 1_700_000_000.0
 class ChaosGuest(Guest):
     """A guest that can hang, come back, be ill, and answers what it is asked."""
 
+    clock: Callable[[], float] = lambda: 0.0
     hung = False
     ill = False
 
+    # What is over with its next good answer.
+    over: Affair | None = None
     challenges = 0
     last_challenge = 0.0
 
@@ -112,6 +111,9 @@ class ChaosGuest(Guest):
 
     def answer(self, number: int, health: str = "healthy", action: str = "none") -> None:
         self.say_raw((_ILL if self.ill else _WELL) % number)
+        if self.over is not None and not self.ill:
+            self.over.seen = self.clock()
+            self.over = None
 
     def hang(self) -> None:
         self.hung, self.answers, self.inits = True, False, False
@@ -128,7 +130,8 @@ class World:
 
     `new_agent` and `new_server` say of the daemons that are started whether they number and
     acknowledge what is said; without that they say and hear what the old ones do. The last
-    `witnesses` of the guests have no trouble of their own.
+    `witnesses` of the guests have no trouble of their own; the heartbeat's `intervals`, in seconds,
+    go round among them all.
     """
 
     def __init__(
@@ -139,8 +142,10 @@ class World:
         new_agent: bool = True,
         new_server: bool = True,
         witnesses: int = 0,
+        intervals: tuple[float, ...] = (1.0,),
     ) -> None:
         self.new_agent, self.new_server = new_agent, new_server
+        self.all_new = new_agent and new_server
         self.random = random.Random(seed)
         self.loop = SimulatedLoop()
         self.truth = Truth()
@@ -156,10 +161,10 @@ class World:
         outer, inner = Ports.free(), Ports.free()
         self.rig = PeersRig(self.loop, outer._replace(server=Ports.free().server))
         self.rig.vim.behaviour = self._vim_answers
-        self.network = Network(self.loop, random.Random(seed + 1))
-        self.network.listen(CONTROLLER, outer.agent, inner.agent)
-        self.network.listen(CONTROLLER_0, outer.agent, inner.agent)
-        self.network.listen(COMPUTE_0, outer.server, inner.server)
+        self.network = Network(self.loop, random.Random(seed + 1), lambda: self.now)
+        self.network.listen("agent", CONTROLLER, outer.agent, inner.agent)
+        self.network.listen("agent", CONTROLLER_0, outer.agent, inner.agent)
+        self.network.listen("server", COMPUTE_0, outer.server, inner.server)
         self._server_settings = ServerSettings(
             agent_rx_port=outer.agent, rx_port=inner.server, hostname=HOST
         )
@@ -176,6 +181,7 @@ class World:
             lambda: BEGAN + self.now, self.loop.time, random.Random(seed + 2).randrange
         )
         self.uuids = [UUID.format(number) for number in range(guests)]
+        self.intervals = dict(zip(self.uuids, itertools.cycle(intervals)))
         self.guests: dict[str, ChaosGuest] = {}
         self._busy_until = dict.fromkeys(self.uuids[guests - witnesses :], float("inf"))
         self._believed: dict[str, str] = {}
@@ -189,6 +195,10 @@ class World:
     def now(self) -> float:
         return self.rig.time
 
+    @property
+    def evidence(self) -> Evidence:
+        return self.network.evidence
+
     def tell(self, text: str) -> None:
         self.truth.story.append((self.now, text))
 
@@ -200,7 +210,9 @@ class World:
         self.rig.add_host()
         self.rig.host_command("enable")
         for uuid in self.uuids:
-            self.guests[uuid] = ChaosGuest(self, uuid)  # type: ignore[arg-type]
+            guest = self.guests[uuid] = ChaosGuest(self, uuid)  # type: ignore[arg-type]
+            guest.clock = lambda: self.now
+            guest.init["heartbeat_interval_ms"] = int(1000 * self.intervals[uuid])
             self.rig.create(uuid)
             self.rig.enable(uuid)
         self.advance(20)
@@ -215,7 +227,7 @@ class World:
         self._believed = self.vim_believes()
         self.truth = Truth()
         self.rig.forget()
-        self.network.arrived.clear()
+        self.network.evidence.forget()
 
     def advance(self, seconds: float) -> None:
         self.loop.advance(seconds)
@@ -243,7 +255,7 @@ class World:
 
     def hang(self, uuid: str, seconds: float) -> None:
         """A guest hangs for a while; it comes back by itself."""
-        silence = Silence(uuid, self.now)
+        silence = Affair(uuid, self.now)
         self.truth.silences.append(silence)
         self._busy_until[uuid] = self.now + seconds + LEFT_ALONE_SECS
         self.tell(f"{uuid[-4:]} hangs for {seconds:.1f} s")
@@ -252,13 +264,14 @@ class World:
         def over() -> None:
             silence.end = self.now
             self.tell(f"{uuid[-4:]} comes back")
+            self.guests[uuid].over = silence
             self.guests[uuid].come_back()
 
         self.loop.call_later(seconds, over)
 
     def fall_ill(self, uuid: str, seconds: float) -> None:
         """A guest says that it is unhealthy for a while."""
-        illness = Silence(uuid, self.now)
+        illness = Affair(uuid, self.now)
         self.truth.illnesses.append(illness)
         self._busy_until[uuid] = self.now + seconds + LEFT_ALONE_SECS
         self.tell(f"{uuid[-4:]} is ill for {seconds:.1f} s")
@@ -267,6 +280,7 @@ class World:
         def over() -> None:
             illness.end = self.now
             self.tell(f"{uuid[-4:]} is well")
+            self.guests[uuid].over = illness
             self.guests[uuid].ill = False
 
         self.loop.call_later(seconds, over)
@@ -276,25 +290,25 @@ class World:
         status, answer = self.rig.ask("vote", "reboot", uuid)
         if status == 200 and int(answer["timeout"]):
             until = self._busy_until[uuid] = self.now + int(answer["timeout"])
-            self.truth.questions.append(Question(uuid, self.now, until))
+            self.truth.questions.append(Affair(uuid, self.now, until))
             self.tell(f"{uuid[-4:]} is asked, until {until:.1f}")
 
     def cut(self, seconds: float) -> None:
         """The network carries nothing for a while."""
-        cut = Silence("", self.now)
+        cut = Affair("", self.now)
         self.truth.cuts.append(cut)
         self.network.weather.cut = True
         self.tell(f"the network is cut for {seconds:.1f} s")
 
         def over() -> None:
             cut.end = self.now
-            self.network.weather.cut = False
+            self.network.weather.cut = any(each.end > self.now for each in self.truth.cuts)
 
         self.loop.call_later(seconds, over)
 
     def vim_goes_down(self, seconds: float) -> None:
         """The VIM refuses connections for a while."""
-        down = Silence("", self.now)
+        down = Affair("", self.now)
         self.truth.vim_down.append(down)
         self.rig.vim.refuse()
         self.tell(f"the VIM is down for {seconds:.1f} s")
@@ -310,6 +324,7 @@ class World:
         self.truth.agent_deaths.append(self.now)
         self.tell("guestAgent dies")
         self.processes["agent"].kill()
+        self.network.evidence.dies("agent")
         self.agent = self._build_agent()
         self.agent.start()
         self.loop.settle()
@@ -320,16 +335,12 @@ class World:
         self.truth.server_deaths.append(self.now)
         self.tell("guestServer dies")
         self.processes["server"].kill()
+        self.network.evidence.dies("server")
         self.server = self._build_server()
         self.server.start()
         self.loop.settle()
 
     # What the VIM heard.
-
-    def arrived(self, name: str, uuid: str, begin: float, end: float) -> bool:
-        """Whether a datagram about an instance came through the network in that time."""
-        began = self.loop.time() - self.now
-        return any(begin <= at - began <= end for at in self.network.arrived.get((name, uuid), ()))
 
     def vim_believes(self) -> dict[str, str]:
         """Return what the VIM was told last of each instance's heartbeat."""

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 
+from guestmtce.core.agent.vim_queue import Ended
 from tests.peers import wire
 
 UUID = "8d80875b-fa73-4ccb-bce3-1cd4df104401"
+# The host and the init that the rooms know.
+HOST_UUID = "8aee436e-d564-459e-a0d8-26c447920000"
+INVOCATION_ID = 5
+TAKEN = Ended.TAKEN
 _INFO = {
     "hostname": "compute-0",
     "uuid": UUID,
@@ -48,26 +53,40 @@ GUEST = [
     b"\n" + b"[" * 600 + b"\n",
 ]  # fmt: skip
 
-DATAGRAMS = [
+TO_AGENT = [
     wire.pack("RUNNING", _INFO),
     wire.pack("QRY_INST", {**_INFO, "name": "web \u00e9 1", **_STAMP, "re": 2, "of": 5}),
     wire.pack("LOSS", {"hostname": "compute-0", "uuid": UUID, **_STAMP}),
     wire.pack("VOTE_NOTIFY", {"hostname": "compute-0", "uuid": UUID, "vote": "accept",
               "notification_type": "revocable", "event-type": "pause", "reason": "x"}),
-    wire.pack("ADD_INST", {"uuid": UUID, **_SERVICE, **_STAMP}, wire.GUEST_SIGNATURE, full=False),
-    wire.pack("MOD_HOST", {"uuid": UUID, "heartbeat": "enabled"}, wire.GUEST_SIGNATURE),
-    wire.pack("VOTE_INST", {"uuid": UUID, "event": "stop", **_STAMP}, wire.GUEST_SIGNATURE),
-    wire.pack("LOOPBACK", {"hostname": "compute-0", "epoch": 7, "seq": 0}),
-    wire.pack("LOOPBACK", {"epoch": 7, "of": 8, "ack": 3, "queued": True}),
-    wire.pack("LOOPBACK", {"epoch": 7, "of": 8, "ack": 0, "version": "1.1.0"}),
-    wire.pack("ADD_HOST", {"hostname": "compute-0", "uuid": UUID, "ip": "10.0.0.1",
+    wire.pack("VOTE_NOTIFY", {"hostname": "compute-0", "uuid": UUID, "vote": "accept",
+              "notification_type": "revocable", "event-type": "pause", "reason": 'it said "no"'}),
+    wire.pack("LOOPBACK", {"hostname": "compute-0", "epoch": 77, "seq": 0}),
+    wire.pack("LOOPBACK", {"hostname": "compute-0", "epoch": 77, "of": 8, "ack": 3}),
+    wire.pack("LOOPBACK", {"hostname": "compute-0", "epoch": 77, "of": 8, "ack": 0,
+              "version": "1.1.0"}),
+    wire.pack("MONITOR_READY", {"hostname": "compute-0"}),
+    wire.pack("ADD_HOST", {"hostname": "compute-0", "uuid": HOST_UUID, "ip": "10.0.0.1",
               "personality": "worker"}, wire.MTC_SIGNATURE),
+    wire.pack("DEL_HOST", {"hostname": "compute-0", "uuid": HOST_UUID}, wire.MTC_SIGNATURE),
+]  # fmt: skip
+
+TO_SERVER = [
+    wire.pack("ADD_INST", {"uuid": UUID, **_SERVICE, **_STAMP}, wire.GUEST_SIGNATURE, full=False),
+    wire.pack("DEL_INST", {"uuid": UUID, **_SERVICE}, wire.GUEST_SIGNATURE, full=False),
+    wire.pack("MOD_HOST", {"uuid": HOST_UUID, "heartbeat": "enabled"}, wire.GUEST_SIGNATURE),
+    wire.pack("VOTE_INST", {"uuid": UUID, "event": "stop", **_STAMP}, wire.GUEST_SIGNATURE),
+    wire.pack("NOTIFY_INST", {"uuid": UUID, "event": "resume"}, wire.GUEST_SIGNATURE),
+    wire.pack("QRY_INST", {"epoch": 77, "seq": 4}, wire.GUEST_SIGNATURE),
+    wire.pack("LOOPBACK", {"source": "10.0.0.1", "epoch": 77, "seq": 0}, wire.GUEST_SIGNATURE),
+    wire.pack("LOOPBACK", {"epoch": 77, "of": 8, "ack": 3, "queued": True}, wire.GUEST_SIGNATURE),
+    wire.pack("LOOPBACK", {"epoch": 77, "of": 8, "ack": 0, "version": "1"}, wire.GUEST_SIGNATURE),
 ]  # fmt: skip
 
 REQUESTS = [
     _request("GET", "/v1/instances/"),
     _request("DELETE", f"/v1/instances/{UUID}"),
-    _request("PUT", f"/v1/hosts/{UUID}/enable", {"uuid": UUID, "hostname": "compute-0"}),
+    _request("PUT", f"/v1/hosts/{HOST_UUID}/enable", {"uuid": HOST_UUID, "hostname": "compute-0"}),
     _request("PATCH", f"/v1/instances/{UUID}",
              {"uuid": UUID, "hostname": "compute-0", "services": [_SERVICE]}),
     _request("POST", f"/v1/instances/{UUID}/vote",
@@ -77,16 +96,24 @@ REQUESTS = [
 ]  # fmt: skip
 
 ANSWERS = [
-    b"HTTP/1.0 200 OK\r\n\r\n" + _object({"uuid": UUID, "hostname": "c", "state": "enabled"}),
+    b"HTTP/1.0 200 OK\r\n\r\n"
+    + _object({"uuid": HOST_UUID, "hostname": "compute-0", "state": "enabled"}),
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
     b"HTTP/1.0 200 OK\r\n\r\n"
-    + _object({"instances": [{"uuid": UUID, "hostname": "c", "services": [_SERVICE]}]}),
+    + _object({"instances": [{"uuid": UUID, "hostname": "compute-0", "services": [_SERVICE]}]}),
     b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 400 + b"\r\n\r\nx",
     b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 400 Bad\r\n\r\n",
     b"",
 ]
 
-CONTROL = [b'{"command":"status"}\n', _object({"command": "show", "uuid": UUID}) + b"\n", b"[]\n"]
+CONTROL = [
+    *(_object({"command": name}) + b"\n" for name in ("status", "instances", "hosts", "events")),
+    _object({"command": "show", "uuid": UUID}) + b"\n",
+    _object({"command": "show", "uuid": [UUID]}) + b"\n",
+    b"[]\n",
+    b'{"command":' + b"[" * 2000 + b"\n",
+    b'{"command":"show","uuid":"\\ud800"}\n',
+]
 
 LOSSES = [
     _object({"boot": "b", "losses": [{

@@ -16,10 +16,15 @@ def mutants(inputs: list[bytes], seed: int) -> Iterator[bytes]:
     """Yield inputs without end; which follows from the seed."""
     dice = random.Random(seed)
     while True:
-        data = dice.choice(inputs)
-        for _ in range(dice.choice((1, 1, 2, 4, 8))):
-            data = _mutate(data, dice, inputs)
-        yield data
+        yield mutant(inputs, dice)
+
+
+def mutant(inputs: list[bytes], dice: random.Random) -> bytes:
+    """Return one of the inputs, changed in some places."""
+    data = dice.choice(inputs)
+    for _ in range(dice.choice((1, 1, 2, 4, 8))):
+        data = _mutate(data, dice, inputs)
+    return data
 
 
 def _mutate(data: bytes, dice: random.Random, inputs: list[bytes]) -> bytes:

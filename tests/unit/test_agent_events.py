@@ -14,7 +14,9 @@ from guestmtce.core.agent.inventory import SERVICE_SHARE
 from guestmtce.core.agent.lanes import Kind
 from guestmtce.core.agent.vim_queue import Ended
 from guestmtce.core.shared import mtc_message
+from guestmtce.core.shared.delivery import Role
 from guestmtce.core.shared.errors import PeerError, ProtocolError, Unneeded
+from guestmtce.core.shared.stamp import Acknowledgement
 from guestmtce.core.shared.vocabulary import Command, CorrectiveAction
 from tests.unit.agent_support import HOST_0, HOST_1, INFO, UUID, UUID_2, CoreRig
 
@@ -555,6 +557,26 @@ def test_an_answer_does_not_withdraw_an_illness(ready):
     ready.info(Command.HEARTBEAT_ILLHEALTH)
     answer(ready)
     assert [kind for _, kind, _ in ready.deliver()] == [Kind.ALARM]
+
+
+def test_a_late_repeat_of_running_does_not_withdraw_the_illness_after_it(ready):
+    """guestServer had said RUNNING for another reason, before the guest fell ill."""
+    role = ready.host().role = Role(5)
+    role.loopback(Acknowledgement(7, 5, 0), "127.0.0.2", ready.now)
+    ready.event(Command.HEARTBEAT_ILLHEALTH, **info(), epoch=7, seq=4)
+    ready.running(epoch=7, seq=3)
+    assert Kind.ALARM in [kind for _, kind, _ in ready.deliver()]
+    ready.now += 20
+    ready.event(Command.HEARTBEAT_ILLHEALTH, **info(), epoch=7, seq=5)
+    ready.running(epoch=7, seq=6)
+    assert Kind.ALARM not in [kind for _, kind, _ in ready.deliver()]
+
+
+def test_a_service_event_that_was_put_off_does_not_withdraw_an_illness(ready):
+    ready.info(Command.HEARTBEAT_ILLHEALTH)
+    ready.instance().service_owed = True
+    ready.audit()
+    assert sorted(kind for _, kind, _ in ready.deliver()) == [Kind.ALARM, Kind.SERVICE]
 
 
 def test_an_unknown_command_is_refused(ready):

@@ -79,6 +79,17 @@ def test_an_old_peer_gets_a_message_once_and_then_probes(rig):
     ]
 
 
+def test_a_new_order_is_probed_for_at_its_own_times(rig):
+    """However slow the series of an older one has become."""
+    rig.put()
+    rig.out(11.9)
+    rig.put(uuid="another")
+    assert rig.out(8) == [
+        (11.9, 2),
+        *((when, PROBE) for when in (12.0, 12.15, 12.4, 12.9, 13.9, 18.9)),
+    ]
+
+
 def test_a_proven_role_gets_repeats(proven):
     proven.put()
     assert proven.out(8) == [(0, 1), (0.25, 1), (0.5, 1), (1, 1), (2, 1), (7, 1)]
@@ -289,6 +300,24 @@ def test_an_answer_counts_as_the_last_state(proven):
     proven.out()
     assert answer(9) is Verdict.TAKE
     assert proven.said() == [], "answers are not acknowledged"
+
+
+def test_a_loss_tells_a_state(proven):
+    """What says that the guest runs, and was said before the loss, is behind it."""
+    proven.role.hold(proven.heard(5)[1])
+    assert proven.heard(4, Command.HEARTBEAT_RUNNING)[0] is Verdict.BEHIND
+    answer = proven.role.heard_answer(UUID, Stamp(THEIRS, 4), proven.now, running=True)
+    assert answer is Verdict.BEHIND
+    assert proven.heard(6, Command.HEARTBEAT_RUNNING)[0] is Verdict.TAKE
+
+
+def test_an_answer_does_not_say_that_a_guest_is_well(proven):
+    """An ill guest heartbeats too: only RUNNING, said after its illness, makes that void."""
+    proven.role.heard_answer(UUID, Stamp(THEIRS, 8), proven.now, running=True)
+    assert proven.heard(6, Command.HEARTBEAT_LOSS)[0] is Verdict.BEHIND
+    assert proven.heard(7, Command.HEARTBEAT_ILLHEALTH)[0] is Verdict.TAKE
+    proven.heard(10, Command.HEARTBEAT_RUNNING)
+    assert proven.heard(9, Command.HEARTBEAT_ILLHEALTH)[0] is Verdict.BEHIND
 
 
 def test_numbers_of_one_life_say_nothing_of_the_next(proven):

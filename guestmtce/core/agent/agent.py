@@ -18,7 +18,7 @@ from guestmtce.core.agent.inventory import Host, Instance, Inventory
 from guestmtce.core.agent.lanes import QUERIES, Kind, Message
 from guestmtce.core.agent.presence import Presence
 from guestmtce.core.agent.unknown_hosts import UnknownHosts
-from guestmtce.core.agent.vim_messages import Alarm, GuestAnswer
+from guestmtce.core.agent.vim_messages import FAILED, Alarm, GuestAnswer
 from guestmtce.core.agent.vim_queue import Ended, VimQueue
 from guestmtce.core.shared.errors import Unneeded
 from guestmtce.core.shared.history import Entry, History, Past, What
@@ -274,13 +274,21 @@ class Agent:
             instance.heartbeating = heartbeating
             self.report_service(instance, now)
 
-    def report_service(self, instance: Instance, now: float) -> None:
-        """Queue a `service` event. If the guest heartbeats again, withdraw its queued alarm.
+    def withdraw_alarm(self, instance: Instance, *, well: bool) -> None:
+        """The guest heartbeats, so it is not lost; that it is ill is withdrawn if it is `well`."""
+
+        def is_void(alarm: object) -> bool:
+            return well or (isinstance(alarm, Alarm) and alarm.state == FAILED)
+
+        self.queue.withdraw(instance.uuid, Kind.ALARM, reason="heartbeats", only=is_void)
+
+    def report_service(self, instance: Instance, now: float, *, well: bool = False) -> None:
+        """Queue a `service` event; if the guest heartbeats, withdraw what that makes void.
 
         Over SERVICE_SHARE the event is put off to the next audit of the host.
         """
         if instance.heartbeating:
-            self.queue.withdraw(instance.uuid, Kind.ALARM, reason="heartbeats")
+            self.withdraw_alarm(instance, well=well)
         instance.service_owed = not instance.service_share.allows(now)
         if instance.service_owed:
             self.dropped["flapping"] += 1

@@ -29,7 +29,7 @@ from guestmtce.core.shared.mtc_message import (
     MtcMessage,
     VoteAnswer,
 )
-from guestmtce.core.shared.owed import TOPICS
+from guestmtce.core.shared.owed import TOPICS, Topic
 from guestmtce.core.shared.stamp import Stamp
 from guestmtce.core.shared.vocabulary import Command, Switch
 
@@ -139,16 +139,24 @@ def _on_status(agent: Agent, heard: Heard, now: float) -> None:
     """
     info = InstanceInformation.of(heard.message)
     instance = _instance_on(agent, heard.host, info.uuid)
+    well = not _fell_ill_since(heard, info.uuid)
     before = (instance.heartbeating, instance.for_vim())
     _take_over(instance, info)
     if heard.stamp is None or before != (instance.heartbeating, instance.for_vim()):
         _note_status(
             agent, instance, info.heartbeating, "RUNNING" if info.heartbeating else "STOPPED"
         )
-        agent.report_service(instance, now)
+        agent.report_service(instance, now, well=well)
     elif instance.heartbeating:
-        instance.diagnosis = Diagnosis(Condition.OK, agent.wall())
-        agent.queue.withdraw(instance.uuid, Kind.ALARM, reason="heartbeats")
+        if well:
+            instance.diagnosis = Diagnosis(Condition.OK, agent.wall())
+        agent.withdraw_alarm(instance, well=well)
+
+
+def _fell_ill_since(heard: Heard, uuid: str) -> bool:
+    """Return whether an illness was taken that was said after this status: a late repeat."""
+    role, stamp = heard.host.role, heard.stamp
+    return role is not None and stamp is not None and role.overtaken(uuid, Topic.ILLNESS, stamp)
 
 
 def _note_status(agent: Agent, instance: Instance, heartbeating: bool, said: str) -> None:
@@ -296,7 +304,7 @@ def _on_answer(agent: Agent, heard: Heard, now: float) -> None:
     if changed:
         agent.report_service(instance, now)
     elif instance.heartbeating:
-        agent.queue.withdraw(instance.uuid, Kind.ALARM, reason="heartbeats", only=_is_failed)
+        agent.withdraw_alarm(instance, well=False)
 
 
 def _ill_lately(agent: Agent, instance: Instance) -> bool:
@@ -318,10 +326,6 @@ def _is_newest(heard: Heard, info: InstanceInformation, now: float) -> bool:
         raise Unneeded("unproven")
     audit.count_answer(heard.host, stamp, info.uuid)
     return verdict is Verdict.TAKE
-
-
-def _is_failed(detail: object) -> bool:
-    return isinstance(detail, Alarm) and detail.state == FAILED
 
 
 _HANDLERS: dict[int, EventHandler] = {

@@ -230,6 +230,10 @@ class Role:
         self._count(verdict)
         return verdict
 
+    def overtaken(self, uuid: str, topic: Topic, stamp: Stamp) -> bool:
+        """Whether an order of that topic was taken that was said after what has this stamp."""
+        return self._inbox.overtaken((uuid, topic), stamp.epoch, stamp.seq)
+
     def heard_old(self) -> None:
         """A message without a stamp: an old peer plays the role now."""
         self.acknowledges, self.peer_version = False, ""
@@ -421,9 +425,9 @@ class Role:
             self.peer_epoch = None
 
     def _probe_from(self, now: float, first: float) -> None:
-        """Begin a series of probes, unless the next one of the running series comes before."""
+        """Begin a series of probes; the next one of the series that runs is sent all the same."""
+        self._probes_since, self._probes = now, 0
         if self._probe_at is None or first < self._probe_at:
-            self._probes_since, self._probes = now, 0
             self._probe_at = first
             self._on_output()
 

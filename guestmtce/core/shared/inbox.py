@@ -45,6 +45,9 @@ class _Mark:
     `answered` is the number of the last answer to a query, `running` what it said. It tells the
     state as of then, so a state of an earlier number is behind it; but not a RUNNING, if the
     answer says so too, for RUNNING says more than the answer does: it withdraws an illness.
+
+    `revoked` is the number of the last RUNNING or DEL_INST, `beating` that of the last answer which
+    said that the guest heartbeats: then it is not lost, but it may be ill.
     """
 
     epoch: int = 0
@@ -52,6 +55,7 @@ class _Mark:
     answered: int = 0
     running: bool = False
     revoked: int = 0
+    beating: int = 0
     ids: tuple[str, ...] = ()
     held: Receipt | None = None
 
@@ -70,7 +74,7 @@ class Inbox:
         mark = self._marks.get(key)
         if mark is not None and mark.epoch != epoch:
             mark.epoch, mark.seq, mark.answered, mark.revoked = epoch, 0, 0, 0
-            mark.running = False
+            mark.beating, mark.running = 0, False
         return mark
 
     def _mark(self, key: Key, epoch: int) -> _Mark:
@@ -83,10 +87,15 @@ class Inbox:
         return mark
 
     def judge_state(self, command: int, key: Key, epoch: int, seq: int) -> Verdict:
-        """A state is taken if it is newer than the last of its key."""
+        """A state is taken if it is newer than the last of its key.
+
+        A LOSS tells a state as well: RUNNING that was said before it is behind it.
+        """
         mark = self._mark(key, epoch)
         agrees = mark.running and command in REVOKES
         if seq <= mark.seq or (seq < mark.answered and not agrees):
+            return Verdict.BEHIND
+        if command in REVOKES and self.overtaken((key[0], Topic.LOSS), epoch, seq):
             return Verdict.BEHIND
         mark.seq = seq
         if command in REVOKES:
@@ -98,10 +107,17 @@ class Inbox:
         mark = self._mark(key, epoch)
         if seq < max(mark.seq, mark.answered):
             return Verdict.BEHIND
+        if running and self.overtaken((key[0], Topic.LOSS), epoch, seq):
+            return Verdict.BEHIND
         mark.answered, mark.running = seq, running
         if running:
-            mark.revoked = seq
+            mark.beating = seq
         return Verdict.TAKE
+
+    def overtaken(self, key: Key, epoch: int, seq: int) -> bool:
+        """Return whether an order of that key was taken that was said after message `seq`."""
+        mark = self._find(key, epoch)
+        return mark is not None and seq < mark.seq
 
     def judge_order(self, receipt: Receipt) -> Verdict:
         """An order is taken once, by its name, and not if something newer has made it void."""
@@ -122,7 +138,9 @@ class Inbox:
         if not any(topic in revoked for revoked in REVOKES.values()):
             return 0
         mark = self._find((uuid, source), epoch)
-        return mark.revoked if mark is not None else 0
+        if mark is None:
+            return 0
+        return max(mark.revoked, mark.beating) if topic is Topic.LOSS else mark.revoked
 
     def is_held(self, receipt: Receipt) -> bool:
         """Whether that order is held, and what it wants not done yet."""
