@@ -149,9 +149,9 @@ def test_sixty_seconds_of_answers_end_the_expected_silence():
     rig.say(init())
     rig.answer()
     rig.beats(59)
-    assert rig.instance.heartbeat.expecting_silence
+    assert rig.instance.heartbeat.silence.expected
     rig.beats(1)
-    assert not rig.instance.heartbeat.expecting_silence
+    assert not rig.instance.heartbeat.silence.expected
     rig.out()
     rig.advance(3)
     assert rig.out()[-1] is LOSS
@@ -166,9 +166,9 @@ def test_a_miss_starts_the_sixty_seconds_again():
     rig.advance(2)
     rig.answer()
     rig.beats(40)
-    assert rig.instance.heartbeat.expecting_silence
+    assert rig.instance.heartbeat.silence.expected
     rig.beats(20)
-    assert not rig.instance.heartbeat.expecting_silence
+    assert not rig.instance.heartbeat.silence.expected
 
 
 @pytest.mark.parametrize("end", ["exit", "disconnect"])
@@ -185,7 +185,7 @@ def test_a_pause_in_the_answers_starts_the_sixty_seconds_again(end):
     rig.advance(100)
     rig.say(init())
     rig.answer()
-    assert rig.instance.heartbeat.expecting_silence
+    assert rig.instance.heartbeat.silence.expected
 
 
 def test_reporting_on_again_ends_the_expected_silence():
@@ -193,9 +193,9 @@ def test_reporting_on_again_ends_the_expected_silence():
     rig = paused("suspend")
     rig.instance.provision(False)
     rig.advance(30)
-    assert rig.instance.heartbeat.expecting_silence
+    assert rig.instance.heartbeat.silence.expected
     rig.instance.provision(True)
-    assert not rig.instance.heartbeat.expecting_silence
+    assert not rig.instance.heartbeat.silence.expected
     rig.beat()
     rig.advance(10)
     assert LOSS in rig.out()
@@ -205,14 +205,14 @@ def test_reporting_that_stays_on_ends_no_expected_silence():
     """ADD_INST and MOD_INST with the present value change nothing."""
     rig = paused()
     rig.instance.provision(True)
-    assert rig.instance.heartbeat.expecting_silence
+    assert rig.instance.heartbeat.silence.expected
 
 
 def test_pause_of_a_guest_that_is_not_there():
     """Closed at once is ended, too: silence is expected, and nothing is to be stopped."""
     rig = Rig().connect()
     rig.notify("pause")
-    assert rig.instance.heartbeat.expecting_silence
+    assert rig.instance.heartbeat.silence.expected
     assert rig.left(TimerName.GRACE) is None
     assert rig.out() == ["connect", VOTE_NOTIFY]
 
@@ -232,7 +232,7 @@ def test_a_stall_starts_the_sixty_seconds_again():
     rig.answer()
     rig.stall(600)
     rig.answer()
-    assert rig.instance.heartbeat.expecting_silence
+    assert rig.instance.heartbeat.silence.expected
 
 
 def test_suspend_expects_silence_too():

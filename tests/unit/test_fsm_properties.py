@@ -72,7 +72,7 @@ class WatchingPort(RecordingPort):
         elif command is LOSS:
             assert worker.reporting
             assert beat.reporting
-            assert not beat.expecting_silence
+            assert not beat.silence.expected
             least = worker.settings.hbs_failure_threshold + 1
             assert len(self.unanswered) >= least, "LOSS before threshold + 1 misses"
             silence = self.clock.now - self.unanswered[0]

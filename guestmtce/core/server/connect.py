@@ -120,7 +120,7 @@ class Connection(Machine[ConnectState]):
         quiet = self.worker.clock() - self._heard_at
         if quiet < IDLE_SECS:
             self.port.start_timer(TimerName.IDLE, IDLE_SECS - quiet)
-        elif self._heartbeat.heartbeating or self._heartbeat.expecting_silence:
+        elif self._heartbeat.heartbeating or self._heartbeat.silence.expected:
             self.port.start_timer(TimerName.IDLE, IDLE_SECS)
         else:
             self.step(Input.IDLE)

@@ -14,15 +14,7 @@ says `init` again, which a live client does by itself when it hears no challenge
 *Heartbeating* is what guestAgent is told: RUNNING with the first healthy answer (and again when
 the terms change), STOPPED when the cycle ends. An unhealthy answer proves life all the same.
 
-Five silences must not be confused:
-  * the guest's: it had its time and did not answer. Miss, miss, loss.
-  * ours: the timer rang late by half an interval, so this host or process stood still. What the
-    guest said meanwhile may be lost; nothing is counted, the challenge is sent anew.
-  * one that we chose: a guest that floods is not read for a while (`flow`). Nothing is counted.
-  * an expected one: a pause or suspend has ended, so the guest cannot answer until a post-event
-    notification says that it is back, or reporting is switched on again, or it has answered for
-    a minute after all. Heartbeating stands for a grace period, then STOPPED; never a loss.
-  * an unreported one: reporting of the instance is off. STOPPED, never a loss.
+What comes in place of an answer is one of five silences (`silence`).
 
 What depends on counters or settings becomes an input of its own in `tick` and `response`
 before the look-up in `TABLE`.
@@ -36,6 +28,7 @@ from guestmtce.core.server.alarms import Alarm, Alarms
 from guestmtce.core.server.guest_protocol import ChallengeResponse, Exit, Init, Terms, Writer
 from guestmtce.core.server.machine import Handler, Machine, Port, Row, Symbol, TimerName, belong
 from guestmtce.core.server.memory import LATE, UNEXPECTED, WRONG, Memory
+from guestmtce.core.server.silence import PAUSED_GRACE_SECS, ExpectedSilence, grace_secs
 from guestmtce.core.server.worker import Worker
 from guestmtce.core.shared.history import What
 from guestmtce.core.shared.mtc_message import InstanceInformation, Loss
@@ -43,10 +36,6 @@ from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, CorrectiveAction, Health
 
 RECENT_CHALLENGES = 6
-GRACE_SECS = 10.0
-GRACE_INTERVALS = 3
-SILENCE_GRACE_SECS = 60.0
-ANSWERED_SECS = 60.0
 _NO_ACTION = frozenset({CorrectiveAction.NONE, CorrectiveAction.UNKNOWN})
 
 
@@ -89,7 +78,7 @@ class Heartbeat(Machine[HeartbeatState]):
 
     `reporting` is instance-level reporting; `initialized` says that an init came on this
     connection; `terms` are those of the last init. `misses` are those in a row, `failures` all
-    losses. `expecting_silence`: after pause and suspend the guest's silence is no fault.
+    losses. `silence`: after pause and suspend the guest's silence is no fault.
     `ill` says that its last answer was unhealthy, and `reason` what the guest gave as the
     reason, of that or of its exit; `heard_at` is when it last answered, or said init (seconds
     of the worker's clock, -inf: never). `unread_until` is until when we chose not to read it.
@@ -97,12 +86,10 @@ class Heartbeat(Machine[HeartbeatState]):
     """
 
     __slots__ = (
-        "_answered_since",
         "_challenge_sent_at",
         "_told_terms",
         "alarms",
         "challenges",
-        "expecting_silence",
         "failures",
         "heard_at",
         "ill",
@@ -111,6 +98,7 @@ class Heartbeat(Machine[HeartbeatState]):
         "misses",
         "reason",
         "reporting",
+        "silence",
         "terms",
         "unread_until",
         "uuid",
@@ -127,15 +115,13 @@ class Heartbeat(Machine[HeartbeatState]):
         self.terms = Terms()
         self.reporting = False
         self.initialized = False
-        self.expecting_silence = False
+        self.silence = ExpectedSilence()
         self.misses = 0
         self.failures = 0
         self.challenges: deque[int] = deque(maxlen=RECENT_CHALLENGES)
         self._challenge_sent_at = 0.0
         # The terms in the last RUNNING; None after STOPPED, and before the first RUNNING.
         self._told_terms: Terms | None = None
-        # Since when each challenge was answered, while silence is expected.
-        self._answered_since: float | None = None
         self.alarms = Alarms(worker, port, self._tell)
         self.ill = False
         self.reason = ""
@@ -180,7 +166,7 @@ class Heartbeat(Machine[HeartbeatState]):
             return Input.UNREPORTED_SILENCE
         if self.misses < self.worker.settings.hbs_failure_threshold:
             return Input.MISS
-        return Input.EXPECTED_SILENCE if self.expecting_silence else Input.LOSS
+        return Input.EXPECTED_SILENCE if self.silence.expected else Input.LOSS
 
     def response(self, message: ChallengeResponse) -> bool:
         """Judge an answer to a challenge; True if it answered the newest one in time."""
@@ -237,11 +223,8 @@ class Heartbeat(Machine[HeartbeatState]):
         now = self.worker.clock()
         self.heard_at = now
         self.misses = 0
-        if self.expecting_silence:
-            if self._answered_since is None:
-                self._answered_since = now
-            elif now - self._answered_since >= ANSWERED_SECS:
-                self.expecting_silence = False
+        if self.silence.expected:
+            self.silence.answered(now)
 
     def _beat(self, _message: ChallengeResponse) -> None:
         """A healthy answer: heartbeating. RUNNING if that, or the terms, are news to the agent."""
@@ -311,13 +294,13 @@ class Heartbeat(Machine[HeartbeatState]):
     def _forgive(self, late: float) -> None:
         """Our process or host was stopped or starved: the silence is ours, ask again."""
         self.worker.stats.host_stalls += 1
-        self._answered_since = None
+        self.silence.unanswered()
         self.port.stalled(late)
         self._challenge()
 
     def _excuse(self, _argument: object) -> None:
         """We chose not to read all that the guest said: its answer may be in what is left."""
-        self._answered_since = None
+        self.silence.unanswered()
         self._challenge()
 
     def _miss(self, _argument: object) -> None:
@@ -331,7 +314,7 @@ class Heartbeat(Machine[HeartbeatState]):
     def _count_miss(self) -> None:
         self.misses += 1
         self.worker.stats.misses += 1
-        self._answered_since = None
+        self.silence.unanswered()
 
     def _lose(self, _argument: object) -> None:
         """Loss: STOPPED if it was heartbeating (decision 14), then LOSS if both levels report."""
@@ -370,7 +353,7 @@ class Heartbeat(Machine[HeartbeatState]):
         self._end_beats(why)
 
     def _end_beats(self, why: str) -> None:
-        self._answered_since = None
+        self.silence.unanswered()
         self._forget_alarms()
         if self.heartbeating:
             self._told_terms = None
@@ -401,16 +384,15 @@ class Heartbeat(Machine[HeartbeatState]):
         self._stop(why="its channel closed")
 
     def _expect_silence(self) -> None:
-        self.expecting_silence = True
+        self.silence.begin()
         self.memory.add(What.HELD)
-        self._answered_since = None
         self._forget_alarms()
 
     def _pause(self, _argument: object) -> None:
         """A paused guest must not be lost; its heartbeating may stand for a while (decision 7)."""
         self._expect_silence()
         if self.heartbeating:
-            self.port.start_timer(TimerName.GRACE, SILENCE_GRACE_SECS)
+            self.port.start_timer(TimerName.GRACE, PAUSED_GRACE_SECS)
 
     def _suspend(self, _argument: object) -> None:
         self._expect_silence()
@@ -422,13 +404,12 @@ class Heartbeat(Machine[HeartbeatState]):
         So does reporting that is switched on again: it is off while the VIM acts (decision 37).
         A guest that still counts as heartbeating has the grace period to say init.
         """
-        if not self.expecting_silence:
+        if not self.silence.expected:
             return  # the grace that runs, runs on: repeats must not stretch it
-        self.expecting_silence = False
+        self.silence.expected = False
         self.misses = 0
         if self.state is HeartbeatState.WAITING_INIT and self.heartbeating:
-            grace = max(GRACE_SECS, GRACE_INTERVALS * self.interval)
-            self.port.start_timer(TimerName.GRACE, grace)
+            self.port.start_timer(TimerName.GRACE, grace_secs(self.interval))
 
     def _end(self, _argument: object) -> None:
         """Deleted: nothing more is told."""

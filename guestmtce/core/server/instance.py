@@ -226,7 +226,7 @@ class Instance:
         """
         beat = self.heartbeat
         challenged = beat.state is not HeartbeatState.WAITING_INIT
-        troubled = beat.ill or beat.misses or beat.expecting_silence or self.flooding
+        troubled = beat.ill or beat.misses or beat.silence.expected or self.flooding
         if beat.heartbeating and challenged and not troubled:
             return Condition.OK
         return self._condition()[0]
@@ -246,7 +246,7 @@ class Instance:
             return Condition.NO_CHANNEL, ""
         # Still heartbeating and not challenged: it is paused, or has only just come back from that.
         is_in_grace = beat.heartbeating and beat.state is HeartbeatState.WAITING_INIT
-        if beat.expecting_silence or is_in_grace:
+        if beat.silence.expected or is_in_grace:
             return Condition.HELD, ""
         if beat.state is HeartbeatState.WAITING_INIT:
             has_stopped = last is not None
