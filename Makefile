@@ -154,7 +154,7 @@ install-client: $(BUILD)/man/guest-client.8
 	    $(call put,0755,"$$sample",/usr/share/guest-client/$${sample##*/}) || exit; done
 	$(call man,guest-client.8)
 
-$(BUILD)/man/guestctl.1: docs/manual.py etc/guest.ini VERSION $(SOURCES)
+$(BUILD)/man/guestctl.1: docs/manual.py docs/ini.py etc/guest.ini VERSION $(SOURCES)
 	mkdir -p $(@D)
 	PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m docs.manual $(@D)
 	touch $@

@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from docs import ini
 from guestmtce import __version__
 from guestmtce.agent import main as guest_agent
 from guestmtce.ctl import app as guestctl
 from guestmtce.runtime import options
 from guestmtce.runtime.daemon import Program
 from guestmtce.server import main as guest_server
-
-INI = Path(__file__).parents[1] / "etc" / "guest.ini"
 
 _INI_PURPOSE = (
     "One file serves both daemons, under two names. What stands here is what the file says of "
@@ -91,25 +90,20 @@ def _of_ini() -> Iterator[str]:
     yield from _head("guest.ini.5", "configuration of guestServer and guestAgent")
     yield ".SH DESCRIPTION"
     yield _quoted(_INI_PURPOSE)
-    for block in re.split(r"\n\n+", INI.read_text("utf-8").strip()):
-        lines = block.splitlines()
-        header = re.match(r"(?P<name>\[\w+\])\s*;?\s*(?P<text>.*)", lines[0])
-        if header:
-            yield f".SH {_quoted(header['name'])}"
-            yield from [_quoted(header["text"])] if header["text"] else []
-            lines = lines[1:]
-        comments = [line[2:].strip() for line in lines if line.startswith("; ")]
-        settings = [line.lstrip(";") for line in lines if re.match(r";?\w+ =", line)]
+    for _section, title, comment, settings in ini.blocks():
+        if title:
+            yield f".SH {_quoted(title[0])}"
+            yield from [_quoted(title[1])] if title[1] else []
         if settings:
             yield ".TP"
             yield _quoted(settings[0])
             for setting in settings[1:]:
                 yield ".TQ"
                 yield _quoted(setting)
-        elif comments:
+        elif comment:
             yield ".PP"
-        if comments:
-            yield _quoted(" ".join(comments))
+        if comment:
+            yield _quoted(comment)
     yield from _see_also("guest.ini.5")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from docs import ini
 from guestmtce.core.agent import vim_health
 from guestmtce.core.server import connect, heartbeat, vote
 from guestmtce.core.server.machine import Row
@@ -23,7 +24,7 @@ _REGION = re.compile(r"(<!-- table: (\w+) -->\n).*?(?=<!-- end of table -->)", r
 
 def settings() -> str:
     """Return the table of every setting: what `etc/guest.ini` explains, in the code's order."""
-    meanings = explained((ROOT / "etc/guest.ini").read_text("utf-8"))
+    meanings = explained()
     owners: dict[tuple[str, str], list[str]] = {}
     rows: dict[tuple[str, str], dataclasses.Field[object]] = {}
     for name, kind in (("guestServer", ServerSettings), ("guestAgent", AgentSettings)):
@@ -42,22 +43,17 @@ def settings() -> str:
     return "\n".join(lines)
 
 
-def explained(ini: str) -> dict[tuple[str, str], str]:
-    """Return the comment above each key of an ini file, also of those that are commented out."""
-    meanings: dict[tuple[str, str], str] = {}
-    section, comment = "", []
-    for line in ini.splitlines():
-        key = re.match(r";?(\w+) =", line)
-        if line[:1] == "[":
-            section = line[1 : line.index("]")]
-        elif key:
-            text = " ".join(comment).replace(" (reload)", "").replace("<", "&lt;")
-            meanings[section, key[1]] = text
-        elif line[:2] == "; ":
-            comment.append(line[2:].strip())
-        else:
-            comment = []
-    return meanings
+def explained() -> dict[tuple[str, str], str]:
+    """Return the comment above each key of `etc/guest.ini`, as a table cell."""
+    return {
+        (block.section, setting.partition(" =")[0]): _cell(block.comment)
+        for block in ini.blocks()
+        for setting in block.settings
+    }
+
+
+def _cell(comment: str) -> str:
+    return comment.replace(" (reload)", "").replace("<", "&lt;")
 
 
 def _default(row: dataclasses.Field[object]) -> str:
