@@ -504,6 +504,15 @@ def test_an_answer_like_ours_changes_nothing(ready):
     assert ready.deliver() == []
 
 
+def test_a_name_is_kept_until_there_is_another(ready):
+    """A guestServer that does not know it says none."""
+    names = []
+    for said in ({"name": "db"}, {}, {"name": "db2"}):
+        answer(ready, **said)
+        names.append(ready.instance().name)
+    assert names == ["db", "db", "db2"]
+
+
 def test_other_timeouts_are_taken_over_silently(ready):
     answer(ready, **{"restart-to": "99"}, action="stop")
     assert ready.deliver() == []

@@ -240,6 +240,8 @@ def test_a_state_is_taken_once_and_acknowledged_each_time(proven):
     verdicts = [proven.heard(seq, stopped)[0] for seq in (2, 2, 1, 3)]
     assert verdicts == [Verdict.TAKE, Verdict.BEHIND, Verdict.BEHIND, Verdict.TAKE]
     assert proven.said() == [acknowledgement(seq) for seq in (2, 2, 1, 3)]
+    counts = proven.role.stats.counts
+    assert (counts["behind"], counts["take"], counts["again"]) == (2, 0, 0)
 
 
 def test_an_order_is_held_and_settled(proven):
