@@ -20,6 +20,7 @@ from guestmtce.agent.page import Snapshot
 from guestmtce.agent.permission import warn_of_strangers
 from guestmtce.agent.problems import problems
 from guestmtce.agent.server_link import ServerLink
+from guestmtce.agent.stream import EventStream
 from guestmtce.agent.vim_api import VimApi
 from guestmtce.core.agent import audit, events, mtc_commands
 from guestmtce.core.agent.agent import Agent
@@ -32,7 +33,7 @@ from guestmtce.core.shared.limits import EveryNth
 from guestmtce.core.shared.mtc_message import MtcMessage, Record
 from guestmtce.core.shared.settings import AgentSettings, management_interface
 from guestmtce.core.shared.stamp import EPOCH_LIMIT
-from guestmtce.core.shared.text import encode_json, printable
+from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, canonical_uuid
 from guestmtce.runtime import files, vitals
 from guestmtce.runtime import log as logs
@@ -40,7 +41,6 @@ from guestmtce.runtime.address import is_loopback
 from guestmtce.runtime.control import Handler
 from guestmtce.runtime.event_log import Event, EventLog
 from guestmtce.runtime.hosts import HostsFile
-from guestmtce.runtime.http_message import encode_event
 from guestmtce.runtime.http_server import HttpServer
 from guestmtce.runtime.interfaces import is_here
 from guestmtce.runtime.local_user import USERS_FILE, LocalUsers
@@ -103,6 +103,7 @@ class GuestAgent:
         )
         self.vim_api = VimApi(loop, self.core, self._vim_address, self._settle)
         self.registry = Registry("guestAgent")
+        self._stream = EventStream(self._events, f"{int(self._outside.wall()):x}")
         self._users = LocalUsers(files.under(root, USERS_FILE))
         self.http_api = HttpApi(
             loop,
@@ -110,6 +111,7 @@ class GuestAgent:
             self.registry.render,
             self._snapshot,
             self._settle,
+            begin_stream=self._stream.begin,
             allowed=lambda: self.settings.vim_cmd_users,
         )
         self.http_counts: Counter[str] = Counter()
@@ -209,7 +211,7 @@ class GuestAgent:
         except OSError as error:
             reason = error.strerror or str(error)
             raise StartError(f"cannot bind TCP port {port} on {found[0]}: {reason}") from error
-        self._events.follow(partial(_publish, self._server))
+        self._events.follow(partial(_publish, self._server, self._stream))
         log.info("commands on %s port %d", found[0], port)
 
     def _resolve(self) -> None:
@@ -361,8 +363,15 @@ class GuestAgent:
     def _snapshot(self) -> Snapshot:
         """Return what the status page shows."""
         status = {"problems": vitals.sentences(self.problems()), "summary": self.summary()}
-        rows = self._list_hosts(), self._list_instances(), self._events.answer()["events"]
-        return Snapshot(status, *rows, now=self._outside.wall())
+        return Snapshot(
+            status,
+            self.core.queue.for_operator(),
+            self._list_hosts(),
+            (each.for_operator() for each in [*self.core.inventory.instances.values()]),
+            self._events.answer()["events"],
+            self._stream.run,
+            self._outside.wall(),
+        )
 
     def _list_hosts(self) -> list[dict[str, Any]]:
         return [host.for_operator() for host in self.core.inventory.hosts.values()]
@@ -382,7 +391,7 @@ class GuestAgent:
         return {"instance": {"uuid": uuid, "history": history}}
 
 
-def _publish(server: HttpServer, event: Event) -> None:
+def _publish(server: HttpServer, stream: EventStream, event: Event) -> None:
     """Pass an event on to who follows `/v1/events`; nothing is made for nobody."""
     if server.followers:
-        server.publish(encode_event(encode_json(event)))
+        server.publish(stream.encode(event))

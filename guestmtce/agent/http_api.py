@@ -45,7 +45,8 @@ _HTTP_REASONS = {
 class HttpApi:
     """Answers requests. `on_command()` is called after each command.
 
-    `render` makes the text of /metrics, and `snapshot` what the status page shows. `allowed`
+    `render` makes the text of /metrics, and `snapshot` what the status page shows.
+    `begin_stream` makes the beginning of a stream for who knows the events up to an id. `allowed`
     returns who may change something, nobody for everybody. `results` counts commands by operation
     and status.
     """
@@ -58,6 +59,7 @@ class HttpApi:
         snapshot: Callable[[], Snapshot],
         on_command: Callable[[], object],
         *,
+        begin_stream: Callable[[str], bytes],
         allowed: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self.results: Counter[tuple[str, str]] = Counter()
@@ -66,6 +68,7 @@ class HttpApi:
         self._render = render
         self._snapshot = snapshot
         self._on_command = on_command
+        self._begin_stream = begin_stream
         self._allowed = allowed
         self._permission = Permission()
         self._throttle = EveryNth(_LOG_EVERY)
@@ -150,11 +153,12 @@ class HttpApi:
 
     def _page(self, command: VimCommand) -> Response:
         pieces = page.render(self._snapshot(), everything=command.everything)
-        return Response(200, pieces, page.CONTENT_TYPE)
+        return Response(200, pieces, page.CONTENT_TYPE, page.HEADERS)
 
-    def _events(self, _command: VimCommand) -> Response:
+    def _events(self, command: VimCommand) -> Response:
         """Begin a stream of server-sent events; the server publishes what follows."""
-        return Response(200, b": events follow\n\n", "text/event-stream", follows=True)
+        begin = self._begin_stream(command.last_event)
+        return Response(200, begin, "text/event-stream", {"Cache-Control": "no-store"}, True)
 
 
 def _in_pieces(name: str, entries: Iterable[dict[str, Any]]) -> Iterator[bytes]:

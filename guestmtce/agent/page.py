@@ -1,43 +1,82 @@
-"""The status page, `GET /`: hosts and instances, what is wrong first, events as they come.
+"""The status page, `GET /`: what is wrong first, the queue to the VIM, hosts, events as they come.
 
 One self-contained HTML document: nothing from outside, light and dark, readable without
 JavaScript and by a screen reader. It is made in pieces, so that 5,000 instances do not hold up a
-command. With JavaScript it renews itself and follows `/v1/events`.
+command. With JavaScript it renews itself, soon after each event on `/v1/events` and every 10 s.
 
-Rows are what `for_operator` returns; every text goes through `escape`.
+Rows are what `for_operator` returns; every text goes through `escape`, and the browser is told to
+run and to style by nothing but what is below (`HEADERS`).
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
+from guestmtce.agent.page_source import HEAD, SCRIPT, STYLE, TAIL
 from guestmtce.core.shared.condition import Condition, Diagnosis, duration, in_words
-from guestmtce.runtime.wall import moment
 
 CONTENT_TYPE = "text/html; charset=utf-8"
 # Without `?all`, so many instances are shown, the worst ones.
 WORST = 200
 _ROWS_A_PIECE = 100
 _EVENTS_SHOWN = 50
+_DAY_SECS = 86_400
 
 Row = Mapping[str, Any]
 
 _CONDITIONS = {condition.value: condition for condition in Condition}
-_BAD = frozenset({Condition.LOST, Condition.ILL, Condition.FLOODING})
+_BAD = frozenset({Condition.LOST, Condition.ILL, Condition.FLOODING, Condition.SILENT})
+_UNCLEAR = frozenset({Condition.UNKNOWN, Condition.STOPPED, Condition.NO_CHANNEL})
 _GOOD = frozenset({Condition.OK})
+_KINDS = (("bad", _BAD), ("unclear", _UNCLEAR), ("good", _GOOD))
+
+
+def _only(text: str) -> str:
+    """Return the source expression of a policy that lets nothing but `text` pass."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+HEADERS = {
+    "Content-Security-Policy": (
+        f"default-src 'none'; script-src {_only(SCRIPT)}; style-src {_only(STYLE)}; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 class Snapshot(NamedTuple):
-    """What the page shows; `now` is the wall clock's, `status` what guestctl's `status` shows."""
+    """What the page shows.
+
+    `status` is what guestctl's `status` shows, `vim` the queue to the VIM. `instances` are made
+    while the page is. The `events` are numbered, anew in each `run` of the daemon. `now` is the
+    wall clock's.
+    """
 
     status: Row
+    vim: Row
     hosts: Sequence[Row]
-    instances: Sequence[Row]
+    instances: Iterable[Row]
     events: Sequence[Row]
+    run: str
     now: float
+
+
+class _Ranked(NamedTuple):
+    """An instance's row, which sorts as in the table: the worst first."""
+
+    rank: int
+    uuid: str
+    html: str
 
 
 def render(shown: Snapshot, *, everything: bool) -> Iterator[bytes]:
@@ -47,18 +86,36 @@ def render(shown: Snapshot, *, everything: bool) -> Iterator[bytes]:
 
 
 def _pieces(shown: Snapshot, everything: bool) -> Iterator[str]:
-    rows = sorted(shown.instances, key=_rank)
-    yield _HEAD
-    yield _summary(shown)
+    yield HEAD
+    counts: Counter[str] = Counter()
+    rows = yield from _rank_instances(shown, counts, everything)
+    yield _summary(shown, counts)
+    yield from _instance_table(rows, sum(counts.values()))
     yield from _host_table(shown)
-    yield from _instance_table(rows if everything else rows[:WORST], len(rows), shown.now)
+    yield _vim_table(shown.vim)
     yield _event_list(shown)
-    yield _TAIL
+    yield TAIL
 
 
-def _rank(row: Row) -> tuple[int, str]:
-    diagnosis = _diagnosis(row)
-    return (-1 if diagnosis is None else diagnosis.rank), str(row.get("uuid", ""))
+def _rank_instances(
+    shown: Snapshot, counts: Counter[str], everything: bool
+) -> Generator[str, None, list[_Ranked]]:
+    """Return the instances that are shown, the worst first; count all by their condition.
+
+    It yields line ends meanwhile, each of which gives way to what else the loop has to do.
+    """
+    rows: list[_Ranked] = []
+    for number, row in enumerate(shown.instances, 1):
+        diagnosis = _diagnosis(row)
+        counts["?" if diagnosis is None else diagnosis.condition.value] += 1
+        rank = -1 if diagnosis is None else diagnosis.rank
+        html = _instance_row(row, diagnosis, shown.now)
+        rows.append(_Ranked(rank, str(row.get("uuid", "")), html))
+        if number % _ROWS_A_PIECE == 0:
+            yield "\n"
+            if not everything and len(rows) > 2 * WORST:
+                rows = sorted(rows)[:WORST]
+    return sorted(rows) if everything else sorted(rows)[:WORST]
 
 
 def _diagnosis(row: Row) -> Diagnosis | None:
@@ -68,115 +125,154 @@ def _diagnosis(row: Row) -> Diagnosis | None:
     return Diagnosis(condition, row.get("since"), str(row.get("detail") or ""))
 
 
-def _summary(shown: Snapshot) -> str:
-    status = shown.status
-    problems = status.get("problems", ())
-    word = "healthy" if not problems else "degraded"
+def _kind(diagnosis: Diagnosis | None) -> str:
+    found = (kind for kind, those in _KINDS if diagnosis and diagnosis.condition in those)
+    return next(found, "")
+
+
+def _summary(shown: Snapshot, counts: Counter[str]) -> str:
+    problems = shown.status.get("problems", ())
+    summary = shown.status.get("summary", {})
+    word, kind = ("degraded", "bad") if problems else ("healthy", "good")
     items = "".join(f"<li>{escape(str(problem))}</li>" for problem in problems)
-    trouble = f'<ul class="bad">{items}</ul>' if items else ""
-    queue = status.get("summary", {}).get("vim_queue", 0)
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(shown.now))
+    trouble = f'<ul class="problems">{items}</ul>' if items else ""
     return (
-        f"<p>guestAgent on {escape(str(status.get('summary', {}).get('hostname', '')))}: "
-        f'<strong class="{"good" if not problems else "bad"}">{word}</strong>, '
-        f"{len(shown.hosts)} hosts, {len(shown.instances)} instances, "
-        f"{escape(str(queue))} waiting for the VIM. As of <time>{at}</time>.</p>{trouble}"
+        f'<section id="status" aria-labelledby="h-status"><h2 id="h-status">guestAgent on '
+        f'{escape(str(summary.get("hostname") or "?"))}: <span class="{kind}">{word}</span></h2>'
+        f"{trouble}<p>{_many(len(shown.hosts), 'host')}, {_conditions(counts)}; "
+        f"{escape(str(summary.get('vim_queue', 0)))} waiting for the VIM. "
+        f"As of {_moment(shown.now, '%Y-%m-%d %H:%M:%S')}.</p></section>"
+    )
+
+
+def _conditions(counts: Counter[str]) -> str:
+    """Return how many instances there are and how they are, the worst first."""
+    order = [*_CONDITIONS, "?"]
+    parts = [f"{counts[word]:,} {word}" for word in order if counts[word]]
+    return _many(sum(counts.values()), "instance") + (f" ({', '.join(parts)})" if parts else "")
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _instance_table(rows: Sequence[_Ranked], count: int) -> Iterator[str]:
+    headings = ("Health", "Instance", "Host", "Reporting", "If lost")
+    yield _table("instances", "Instances, what is wrong first", headings)
+    for start in range(0, len(rows), _ROWS_A_PIECE):
+        yield "".join(row.html for row in rows[start : start + _ROWS_A_PIECE])
+    if not rows:
+        yield _nothing(headings, "none: the VIM has created none")
+    yield "</tbody></table></div>"
+    if len(rows) < count:
+        yield (
+            f'<p>These are the {len(rows)} worst. <a id="all" href="/?all">'
+            f"Show all {count:,} instances</a></p>"
+        )
+    yield "</section>"
+
+
+def _instance_row(row: Row, diagnosis: Diagnosis | None, now: float) -> str:
+    words = "?" if diagnosis is None else in_words(diagnosis, now, _clock)
+    uuid = escape(str(row.get("uuid") or ""))
+    name = escape(str(row.get("name") or ""))
+    title = f"{name} <small>{uuid}</small>" if name else f"<small>{uuid}</small>"
+    reporting = "on" if row.get("reporting") else "off"
+    cells = _cells((row.get("host"), reporting, row.get("corrective_action")))
+    return (
+        f'<tr><td class="{_kind(diagnosis)}">{escape(words)}</td>'
+        f'<th scope="row">{title}</th>{cells}</tr>'
     )
 
 
 def _host_table(shown: Snapshot) -> Iterator[str]:
-    yield _table("Hosts", ("Host", "Address", "Reporting", "Instances", "Last heard"))
-    for host in sorted(shown.hosts, key=lambda row: str(row.get("hostname"))):
-        heard = host.get("last_heard")
-        last = f"{duration(shown.now - heard)} ago" if isinstance(heard, (int, float)) else "never"
-        names = (host.get("hostname"), host.get("ip"), host.get("reporting"))
-        yield _row((*names, host.get("instances"), last))
-    yield "</tbody></table>"
+    headings = ("Last heard", "Host", "Instances", "Lost", "Ill", "Reporting")
+    yield _table("hosts", "Hosts, silent ones first", headings)
+    hosts = sorted(shown.hosts, key=lambda row: (not row.get("silent"), str(row.get("hostname"))))
+    for start in range(0, len(hosts), _ROWS_A_PIECE):
+        piece = hosts[start : start + _ROWS_A_PIECE]
+        yield "".join(_host_row(host, shown.now) for host in piece)
+    if not hosts:
+        yield _nothing(headings, "none: mtcAgent has named none")
+    yield "</tbody></table></div></section>"
 
 
-def _instance_table(rows: Sequence[Row], count: int, now: float) -> Iterator[str]:
-    headings = ("Health", "Name", "Instance", "Host", "Reporting", "Action")
-    yield _table("Instances, what is wrong first", headings)
-    for start in range(0, len(rows), _ROWS_A_PIECE):
-        yield "".join(_instance_row(row, now) for row in rows[start : start + _ROWS_A_PIECE])
-    yield "</tbody></table>"
-    if len(rows) < count:
-        yield f'<p><a href="/?all">All {count} instances</a>: these are the {len(rows)} worst.</p>'
+def _host_row(host: Row, now: float) -> str:
+    heard = host.get("last_heard")
+    last = f"{duration(now - heard)} ago" if isinstance(heard, (int, float)) else "never"
+    kind = ' class="bad"' if host.get("silent") else ""
+    silent = "silent, " if host.get("silent") else ""
+    name = escape(str(host.get("hostname") or "-"))
+    about = " ".join(str(host[key]) for key in ("ip", "version") if host.get(key))
+    cells = _cells(host.get(key) for key in ("instances", "lost", "ill", "reporting"))
+    return (
+        f"<tr><td{kind}>{silent}{last}</td>"
+        f'<th scope="row">{name} <small>{escape(about)}</small></th>{cells}</tr>'
+    )
 
 
-def _instance_row(row: Row, now: float) -> str:
-    diagnosis = _diagnosis(row)
-    words, kind = "?", ""
-    if diagnosis is not None:
-        words = in_words(diagnosis, now, moment)
-        kind = "bad" if diagnosis.condition in _BAD else ""
-        kind = "good" if diagnosis.condition in _GOOD else kind
-    reporting = "on" if row.get("reporting") else "off"
-    cells = (row.get("name"), row.get("uuid"), row.get("host"), reporting)
-    return _row((words, *cells, row.get("corrective_action")), kind)
+def _vim_table(vim: Row) -> str:
+    headings = ("What", "How many")
+    state = "not taking requests" if vim.get("suspect") else "taking requests"
+    rows = [("the VIM is", state), ("being told now", vim.get("in_flight", 0))]
+    for members, words in (("waiting", "waiting: {}"), ("ended", "since the start: {}")):
+        counts = vim.get(members) or {}
+        rows += [(words.format(name), count) for name, count in sorted(counts.items())]
+    for name, count in sorted((vim.get("dropped") or {}).items()):
+        rows.append((f"never told: {name}", count))
+    lines = "".join(
+        f'<tr><th scope="row">{escape(str(what).replace("_", " "))}</th>{_cells([count])}</tr>'
+        for what, count in rows
+    )
+    return f"{_table('vim', 'Queue to the VIM', headings)}{lines}</tbody></table></div></section>"
 
 
 def _event_list(shown: Snapshot) -> str:
     latest = list(shown.events)[-_EVENTS_SHOWN:]
-    items = "".join(f"<li>{escape(_event(event))}</li>" for event in reversed(latest))
-    return f'<h2 id="h-events">Events</h2><ol id="events" aria-live="polite">{items}</ol>'
+    items = "".join(_event_item(event, shown.run) for event in reversed(latest))
+    return (
+        '<section aria-labelledby="h-events"><h2 id="h-events">Events, the latest first</h2>'
+        f'<ol id="events" aria-live="polite">{items}</ol></section>'
+    )
 
 
-def _event(event: Row) -> str:
-    at = time.strftime("%H:%M:%S", time.localtime(float(event.get("at") or 0.0)))
-    who = event.get("name") or event.get("uuid")
+def _event_item(event: Row, run: str) -> str:
+    who = event.get("name") or event.get("uuid") or "-"
     detail = event.get("detail")
-    return f"{at} {who} {event.get('what')}" + (f": {detail}" if detail else "")
+    text = f" {who} {event.get('what')}" + (f": {detail}" if detail else "")
+    at = _moment(float(event.get("at") or 0.0), "%H:%M:%S")
+    return f'<li data-id="{escape(run)}-{escape(str(event.get("number")))}">{at}{escape(text)}</li>'
 
 
-def _table(title: str, headings: Iterable[str]) -> str:
+def _moment(at: float, form: str) -> str:
+    exact = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+    return f'<time datetime="{exact}">{_at(at, form)}</time>'
+
+
+def _at(at: float, form: str) -> str:
+    return time.strftime(form, time.localtime(at))
+
+
+def _clock(at: float, now: float) -> str:
+    """Return a time of the last day without its date."""
+    return _at(at, "%H:%M" if now - at < _DAY_SECS else "%Y-%m-%d %H:%M")
+
+
+def _table(name: str, title: str, headings: Iterable[str]) -> str:
+    """Begin a section with one table, which can be scrolled by keyboard where it is too wide."""
     cells = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
-    return f"<table><caption>{escape(title)}</caption><thead><tr>{cells}</tr></thead><tbody>"
+    return (
+        f'<section id="{name}" aria-labelledby="h-{name}"><div class="wide" id="w-{name}" '
+        f'tabindex="0" role="region" aria-labelledby="h-{name}"><table>'
+        f'<caption id="h-{name}">{escape(title)}</caption>'
+        f"<thead><tr>{cells}</tr></thead><tbody>"
+    )
 
 
-def _row(cells: Iterable[object], kind: str = "") -> str:
-    texts = [escape(str(cell)) if cell not in (None, "") else "-" for cell in cells]
-    first = f'<th scope="row" class="{kind}">{texts[0]}</th>'
-    return f"<tr>{first}{''.join(f'<td>{text}</td>' for text in texts[1:])}</tr>"
+def _nothing(headings: Sequence[str], text: str) -> str:
+    return f'<tr><td colspan="{len(headings)}">{escape(text)}</td></tr>'
 
 
-_HEAD = """\
-<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>guestAgent</title>
-<meta name="viewport" content="width=device-width">
-<style>
-:root { color-scheme: light dark; --line: #8884; --good: #1a7f37; --bad: #c62828; }
-@media (prefers-color-scheme: dark) { :root { --good: #56d364; --bad: #ff7b72; } }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 72rem;
-       padding: 0 1rem; }
-h1 { font-size: 1.4rem; } h2, caption { font-size: 1.1rem; font-weight: 600; }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0; }
-caption { text-align: left; padding: .3rem 0; }
-th, td { text-align: left; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line);
-         font-weight: 400; overflow-wrap: anywhere; }
-thead th { font-weight: 600; }
-.good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; }
-#events { list-style: none; padding: 0; font: 13px/1.5 ui-monospace, monospace; }
-</style></head><body><main><h1>Guest heartbeat</h1>
-"""
-
-# The stream ends when the page is left; a lost one is opened again by the browser.
-_TAIL = """\
-</main>
-<script>
-"use strict";
-const renew = async () => {
-  if (document.hidden) return;
-  const answer = await fetch(location.href).catch(() => null);
-  if (!answer || !answer.ok) return;
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  document.querySelector("main").replaceWith(page.querySelector("main"));
-};
-setInterval(renew, 10000);
-let due = 0;
-new EventSource("/v1/events").onmessage = () => {
-  clearTimeout(due);
-  due = setTimeout(renew, 500);
-};
-</script></body></html>
-"""
+def _cells(values: Iterable[object]) -> str:
+    texts = (escape(str(value)) if value not in (None, "") else "-" for value in values)
+    return "".join(f"<td>{text}</td>" for text in texts)

@@ -64,6 +64,10 @@ class EventLog:
         """Return what the control socket says to `events`: those kept, and the last number."""
         return {"events": list(self._kept), "next": self._number}
 
+    def since(self, number: int) -> list[Event]:
+        """Return the events kept that came after that number."""
+        return [event for event in self._kept if event["number"] > number]
+
     def follow(self, follower: Follower) -> Callable[[], None]:
         """Call `follower(event)` for each event from now on; return what ends that."""
         self._followers.append(follower)

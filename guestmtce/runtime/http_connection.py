@@ -35,12 +35,13 @@ class Limits(NamedTuple):
     room. Where there is none, up to `refused` more have `grace` to bring a whole request: it is
     answered, and whoever brings none is told 503. An answer, or a piece of one, has `response`
     to be read; after our last answer a client has `linger` to read it and close. `followers` of
-    the events are not counted among the connections.
+    the events are not counted among the connections; they hear something every `silence`.
     """
 
     connections: int = 64
     refused: int = 16
     followers: int = 8
+    silence: float = 15.0
     request: float = 10.0
     response: float = 10.0
     idle: float = 75.0

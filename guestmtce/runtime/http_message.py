@@ -49,9 +49,11 @@ class Response:
     follows: bool = False
 
 
-def encode_event(text: str) -> bytes:
-    """Return `text` as one server-sent event."""
-    return "".join([*(f"data: {line}\n" for line in text.splitlines()), "\n"]).encode("utf-8")
+def encode_event(text: str, number: str) -> bytes:
+    """Return `text` as one server-sent event, which is known by `number` to who comes back."""
+    return "".join(
+        [f"id: {number}\n", *(f"data: {line}\n" for line in text.splitlines()), "\n"]
+    ).encode("utf-8")
 
 
 class _MemoryHandler(BaseHTTPRequestHandler):

@@ -27,6 +27,8 @@ COUNTED = ("accepted", "errors", "evicted", "failures", "refused", "requests", "
 ACCEPTS_PER_TURN = 8
 # More than a burst of clients; one that found no place here would try again after a second.
 BACKLOG = 512
+# A server-sent comment: who follows, and a proxy between, sees that the stream is alive.
+STILL_HERE = b":\n\n"
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -63,6 +65,7 @@ class HttpServer:
         self._queue: OrderedDict[Connection, None] = OrderedDict()
         self._turn: Timer | None = None
         self._retry: Timer | None = None
+        self._still_here: Timer | None = None
         self._socket = _listen(address)
         self._watch()
 
@@ -79,7 +82,7 @@ class HttpServer:
 
     def close(self) -> None:
         """Stop listening and hang up on everybody."""
-        for timer in (self._retry, self._turn):
+        for timer in (self._retry, self._turn, self._still_here):
             if timer is not None:
                 timer.cancel()
         self.loop.unwatch(self._socket)
@@ -106,6 +109,8 @@ class HttpServer:
             return False
         self.closed(connection)
         self._followers[connection] = None
+        if self._still_here is None:
+            self._speak_later()
         return True
 
     @property
@@ -117,6 +122,16 @@ class HttpServer:
         """Send an event, as `http_message.encode_event` returns it, to all who follow them."""
         for connection in [*self._followers]:
             connection.publish(event)
+
+    def _speak_later(self) -> None:
+        self._still_here = self.loop.call_later(self.limits.silence, self._speak)
+
+    def _speak(self) -> None:
+        """Send a comment to who follows, again and again as long as anybody does."""
+        self._still_here = None
+        self.publish(STILL_HERE)
+        if self._followers:
+            self._speak_later()
 
     def queue(self, connection: Connection) -> None:
         """Call `connection.send_piece()` when it is its turn.

@@ -30,12 +30,13 @@ class ApiRig(CoreRig):
             lambda: render,
             self._snapshot,
             self._count,
+            begin_stream=lambda last: f": after {last}\n\n".encode(),
             allowed=lambda: self.allowed,
         )
 
     def _snapshot(self) -> Snapshot:
         rows = [instance.for_operator() for instance in self.agent.inventory.instances.values()]
-        return Snapshot({"problems": [], "summary": {}}, [], rows, [], now=0.0)
+        return Snapshot({"problems": [], "summary": {}}, {}, [], rows, [], "run", now=0.0)
 
     def _count(self) -> None:
         self.commands += 1

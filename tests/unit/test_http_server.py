@@ -435,15 +435,33 @@ def test_who_follows_gets_each_event_as_it_is_published(rig):
     assert b"Content-Type: text/event-stream" in head
     assert b"Content-Length" not in head
     assert begun == b": welcome\n\n"
-    rig.server.publish(encode_event('{"what":"loss"}'))
+    rig.server.publish(encode_event('{"what":"loss"}', "7-1"))
     second = follow(rig)
     second.received()
-    rig.server.publish(encode_event("two\nlines"))
-    assert first.received() == b'data: {"what":"loss"}\n\ndata: two\ndata: lines\n\n'
-    assert second.received() == b"data: two\ndata: lines\n\n"
+    rig.server.publish(encode_event("two\nlines", "7-2"))
+    assert first.received() == (
+        b'id: 7-1\ndata: {"what":"loss"}\n\nid: 7-2\ndata: two\ndata: lines\n\n'
+    )
+    assert second.received() == b"id: 7-2\ndata: two\ndata: lines\n\n"
     rig.loop.advance(3600)
     assert not first.at_end, "no deadline ends it while there is nothing to tell"
     assert rig.server.connections == 0, "they are not counted"
+
+
+def test_who_follows_hears_something_every_15_s(rig):
+    """A proxy between, or a browser, that hears nothing takes the stream for dead."""
+    client = follow(rig)
+    client.received()
+    rig.loop.advance(14.9)
+    assert client.received() == b""
+    rig.loop.advance(0.2)
+    assert client.received() == b":\n\n"
+    rig.loop.advance(30.0)
+    assert client.received() == b":\n\n:\n\n"
+    client.socket.close()
+    rig.loop.advance(30.0)
+    assert follow(rig).received().endswith(b"welcome\n\n")
+    assert rig.server.followers == 1
 
 
 def test_so_many_may_follow_and_no_more(make_rig):
@@ -460,7 +478,7 @@ def test_so_many_may_follow_and_no_more(make_rig):
 def test_who_follows_and_does_not_read_is_hung_up_on(rig):
     slow, well = follow(rig), follow(rig)
     for _ in range(1000):
-        rig.server.publish(encode_event("x" * 10_000))
+        rig.server.publish(encode_event("x" * 10_000, "7-2"))
         assert well.received()
     assert slow.received()
     assert slow.at_end

@@ -75,7 +75,8 @@ class Operation(Enum):
 class VimCommand(NamedTuple):
     """A checked request. What its operation has no use for is left at the default.
 
-    `everything`: the status page shows all instances, not the worst alone (`/?all`). `by`: which
+    `everything`: the status page shows all instances, not the worst alone (`/?all`).
+    `last_event`: the last one that a follower of the events got before it lost them. `by`: which
     local user sends it, if that was looked up.
     """
 
@@ -85,6 +86,7 @@ class VimCommand(NamedTuple):
     reporting: bool = False
     event: Event | None = None
     everything: bool = False
+    last_event: str = ""
     by: str = "unknown"
 
     def __str__(self) -> str:
@@ -165,7 +167,9 @@ def parse_command(method: str, target: str, headers: Mapping[str, str], body: by
     """Return the command in a request; raises CommandError. HEAD is read as GET."""
     path, query = _split(target)
     if path in _METHODS:
-        return VimCommand(_route(path, method).operation, everything=query == "all")
+        operation = _route(path, method).operation
+        last_event = headers.get("last-event-id", "")
+        return VimCommand(operation, everything=query == "all", last_event=last_event)
     agent = headers.get("user-agent", USER_AGENT)
     if agent != USER_AGENT:
         raise CommandError(403, Reason.UNSUPPORTED, f"unsupported User-Agent {agent}")
