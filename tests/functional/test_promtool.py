@@ -6,13 +6,16 @@ The metrics are those of both daemons in this process, and of real ones as they 
 from __future__ import annotations
 
 import functools
+import json
+import re
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from tests.documents import ROOT
+from tests.documents import DOCS, ROOT
 from tests.peers.journal import wait_until
 from tests.peers.root import Root
 from tests.unit.metrics_support import DAEMONS, rendered
@@ -87,6 +90,20 @@ def test_the_alerts_can_be_read() -> None:
 def test_each_alert_fires_when_it_should_and_not_otherwise() -> None:
     """`guestmtce.tests.yml` has the series, the time, and the whole text of the alert."""
     assert "SUCCESS" in promtool("test", "rules", "guestmtce.tests.yml")
+
+
+def test_the_queries_of_the_document_are_queries(tmp_path: Path) -> None:
+    """monitoring.md, "Queries for a dashboard": each as a rule, of metrics that there are."""
+    part = (DOCS / "monitoring.md").read_text("utf-8").split("## Queries for a dashboard\n")[1]
+    queries = re.findall(r"^    ([^#\n].*)$", part.split("\n## ")[0], re.MULTILINE)
+    assert len(queries) >= 5
+    rules = [{"record": f"q{number}", "expr": query} for number, query in enumerate(queries)]
+    file = tmp_path / "queries.yml"
+    file.write_text(json.dumps({"groups": [{"name": "queries", "rules": rules}]}))
+    assert f"{len(queries)} rules found" in promtool("check", "rules", str(file))
+    known = "".join(map(rendered, DAEMONS))
+    for name in re.findall(r"guestmtce_\w+", "".join(queries)):
+        assert f"\n{name}{{" in known or f"\n{name} " in known
 
 
 def test_both_files_may_lie_in_one_directory() -> None:
