@@ -15,7 +15,7 @@ from guestmtce.ctl.ask import FAILED, NOT_ALLOWED, OK, Reply, complaint, exit_st
 from guestmtce.ctl.guest_link import Link, LinkError, guest_target
 from guestmtce.ctl.guest_wire import WRONG
 from guestmtce.ctl.screen import Screen
-from guestmtce.ctl.table import Style, cell
+from guestmtce.ctl.table import Style, cell, wrapped
 
 WATCH_SECS = 2.0
 WRONG_USAGE = 2
@@ -284,7 +284,9 @@ def run_try_guest(context: Context) -> Shown:
         for finding in try_guest.findings(link):
             rows.append(finding._asdict())
             if not context.as_json:
-                print(try_guest.line(finding, context.style), flush=True)  # noqa: T201
+                line = try_guest.line(finding, context.style)
+                room = context.room
+                print(*(wrapped(line, room) if room else [line]), sep="\n", flush=True)  # noqa: T201
     finally:
         link.end()
     status = FAILED if any(row["mark"] == WRONG for row in rows) else OK

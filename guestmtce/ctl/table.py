@@ -29,6 +29,8 @@ _COLOURS = {
     "heading": _BOLD,
 }
 _COLOUR = re.compile("\x1b\\[[0-9]*m")
+# A number stays with the word before it, and its unit with it: `misses 12,`, `up 3 min 5 s`.
+_WORD = re.compile(" *[^ ]+(?: [0-9.]+(?: (?:s|ms|min|h|d))?[,;)]?){0,2}(?= |$)")
 _COLOUR_OR_TEXT = re.compile(f"({_COLOUR.pattern})")
 
 
@@ -165,7 +167,7 @@ def wrapped(line: str, room: int) -> list[str]:
         return [line]
     hang = " " * _hang(line, room)
     lines = [""]
-    for word in re.findall(" *[^ ]+", line):
+    for word in _WORD.findall(line):
         rest = word
         if width(lines[-1] + word) > room and lines[-1].strip():
             lines.append(hang)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from guestmtce import __version__
 from guestmtce.ctl import app, details, events, instances
 from guestmtce.ctl.ask import Reply
 from guestmtce.ctl.commands import to_json
+from guestmtce.ctl.screen import Screen
 from guestmtce.ctl.table import Column, Style, cell, cut, fields, table, width, wrapped
 from guestmtce.runtime import control
 
@@ -488,6 +490,11 @@ def test_what_goes_on_stands_below_what_was_said():
         "  03:12:07.4  LOST: no answer",
         "              for a while",
     ]
+    assert wrapped("  sent  ADD 1, QUERY 22, up 3 min 5 s", 21) == [
+        "  sent  ADD 1,",
+        "        QUERY 22,",
+        "        up 3 min 5 s",
+    ]
     assert wrapped("\x1b[1mone two\x1b[0m three", 9) == ["\x1b[1mone two\x1b[0m", "  three"]
 
 
@@ -522,6 +529,13 @@ def test_a_usual_column_that_says_nothing_is_left_out():
     assert heading.split() == ["NAME", "INSTANCE", "HOST", "HEALTH", "REPORTING"]
     (heading, _row) = instances.lines(INSTANCES[:1], "last-answer", 0.0, Style(colour=False), None)
     assert heading == "LAST-ANSWER"
+
+
+def test_a_picture_is_cut_to_the_terminal(monkeypatch):
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((20, 4)))
+    drawn = Screen().drawn([f"line {number} " + "x" * 30 for number in range(10)])
+    lines = drawn.replace("\x1b[H", "").replace("\x1b[K", "").replace("\x1b[J", "").split("\n")
+    assert lines == ["line 0 xxxxxxxxxxxx…", "line 1 xxxxxxxxxxxx…", "… and 8 lines more"]
 
 
 def test_what_is_wrong_is_red():

@@ -126,7 +126,7 @@ def odd_answer(draw, command: str):
 
 
 @pytest.mark.parametrize("command", sorted(set(LINES) - ENDLESS - {"doctor"}))
-@settings(max_examples=60)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_an_answer_of_another_version(command, data):
     """Of wrong types, with parts that nobody has heard of: a line less, and no traceback."""
