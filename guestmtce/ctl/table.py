@@ -106,12 +106,12 @@ def table(
     if room is not None:
         _fit(widths, room)
     shown = [column for column in shown if column in widths]
-    heading = _line([cut(column.heading, widths[column]) for column in shown], widths.values())
-    lines = [style.mark("heading", heading)]
+    fitted = [widths[column] for column in shown]
+    heading = [cut(column.heading, most) for column, most in zip(shown, fitted)]
+    lines = [style.mark("heading", _line(heading, fitted))]
     for number in range(len(rows)):
-        line = [
-            _pad(cut(texts[column][number], widths[column]), widths[column]) for column in shown
-        ]
+        cells = (cut(texts[column][number], most) for column, most in zip(shown, fitted))
+        line = list(map(_pad, cells, fitted))
         for place, column in enumerate(shown):
             if column.key in kinds:
                 line[place] = style.mark(kinds[column.key][number], line[place])
@@ -125,12 +125,12 @@ def _fit(widths: dict[Column, int], room: int) -> None:
     def over() -> int:
         return sum(widths.values()) + len(_GAP) * (len(widths) - 1) - room
 
-    def least() -> int:
+    def spare() -> int:
         return sum(max(0, each - _LEAST_WIDTH) for each in widths.values())
 
     leaving = sorted((column for column in widths if column.leaves), key=lambda each: each.leaves)
     for column in leaving:
-        if over() <= least():
+        if over() <= spare():
             break
         del widths[column]
     for _ in range(max(0, over())):

@@ -531,6 +531,11 @@ def test_a_usual_column_that_says_nothing_is_left_out():
     assert heading == "LAST-ANSWER"
 
 
+def test_a_column_may_be_asked_for_twice():
+    (heading, row) = instances.lines(INSTANCES[:1], "name,name", 0.0, Style(colour=False), None)
+    assert (heading, row) == ("NAME  NAME", "vm-1  vm-1")
+
+
 def test_a_picture_is_cut_to_the_terminal(monkeypatch):
     monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((20, 4)))
     drawn = Screen().drawn([f"line {number} " + "x" * 30 for number in range(10)])
