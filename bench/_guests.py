@@ -18,7 +18,7 @@ from pathlib import Path
 
 PER_PROCESS = 2500
 _CHALLENGE = re.compile(rb'"heartbeat_challenge":(\d+)')
-_INIT = (
+INIT = (
     b'\n{"version":3,"revision":1,"msg_type":"init","sequence":1,"invocation_id":1804289383,'
     b'"name":"vm","heartbeat_interval_ms":%d,"vote_secs":9,"shutdown_notice_secs":9,'
     b'"suspend_notice_secs":9,"resume_notice_secs":14,"restart_secs":301,'
@@ -36,15 +36,19 @@ def uuid_of(number: int) -> str:
 
 
 class Guests:
-    """The processes for `count` guests at `interval_ms` in `directory`."""
+    """The processes for `count` guests at `interval_ms` in `directory`, numbered from `first`."""
 
-    def __init__(self, directory: Path, count: int, interval_ms: int) -> None:
+    def __init__(self, directory: Path, count: int, interval_ms: int, first: int = 0) -> None:
         self._processes = []
-        for first in range(0, count, PER_PROCESS):
-            size = min(PER_PROCESS, count - first)
+        for done in range(0, count, PER_PROCESS):
+            size = min(PER_PROCESS, count - done)
             command = [sys.executable, "-m", "bench._guests"]
-            command += [str(directory), str(first), str(size), str(interval_ms)]
+            command += [str(directory), str(first + done), str(size), str(interval_ms)]
             self._processes.append(subprocess.Popen(command, stdin=subprocess.PIPE))
+
+    def signal(self, signum: int) -> None:
+        for process in self._processes:
+            process.send_signal(signum)
 
     def close(self) -> None:
         for process in self._processes:
@@ -58,7 +62,7 @@ def main() -> None:
     os.chdir(directory)
     selector = selectors.EpollSelector()
     selector.register(sys.stdin, selectors.EVENT_READ, None)
-    init = _INIT % interval_ms
+    init = INIT % interval_ms
 
     def accept(listener: socket.socket) -> None:
         guest, _ = listener.accept()

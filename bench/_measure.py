@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _ROUNDS = 5
+_NAP_SECS = 0.01
 
 
 def microseconds(
@@ -59,4 +60,24 @@ class Sample(NamedTuple):
 
 def seconds() -> float:
     """Return how long a run with live guests shall take."""
-    return float(os.environ.get("BENCH_SECS", "20"))
+    return float(os.environ.get("SECONDS") or os.environ.get("BENCH_SECS", "20"))
+
+
+class Lateness(NamedTuple):
+    """How late a process woke that only slept: what the machine adds to each figure, in seconds."""
+
+    p99: float
+    most: float
+
+
+def rest(secs: float) -> Lateness:
+    """Sleep for so long, in naps, and return how late they ended."""
+    late = []
+    begun = now = time.monotonic()
+    while now < begun + secs:
+        time.sleep(_NAP_SECS)
+        woke = time.monotonic()
+        late.append(woke - now - _NAP_SECS)
+        now = woke
+    late.sort()
+    return Lateness(late[len(late) * 99 // 100], late[-1])

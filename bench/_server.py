@@ -25,7 +25,8 @@ class BenchServer:
     def __init__(self, count: int, interval_ms: int) -> None:
         self.root = Root()
         self.agent = ScriptedAgent(self.root)
-        self.pid = self.root.start_server().pid
+        self._daemon = self.root.start_server()
+        self.pid = self._daemon.pid
         self.empty = self.sample()
         self._guests: Guests | None = None
         for number in range(count):
@@ -57,6 +58,10 @@ class BenchServer:
                 label, count = line.rsplit(" ", 1)
                 found[label.split('"')[1]] = int(count)
         return found
+
+    def log(self) -> str:
+        """Return all that the daemon has logged."""
+        return self._daemon.log
 
     def sample(self) -> Sample:
         return Sample.of(self.pid)

@@ -24,16 +24,19 @@ from typing import Any
 from bench._measure import Sample
 from bench.agent_inventory import Bench
 from guestmtce.agent.http_api import HttpApi
+from guestmtce.agent.page import Snapshot
 from guestmtce.runtime.http_server import HttpServer
 from guestmtce.runtime.loop import Loop
 
 Address = tuple[str, int]
+# What the status page would show; nobody asks for it here.
+_NOTHING = Snapshot({}, [], [], [], 0.0)
 
 
 def serve(told: Connection, instances: int) -> None:
     """Serve the command API of so many instances, until killed."""
     loop, bench = Loop(), Bench(instances)
-    api = HttpApi(loop, bench.agent, str, lambda: None)
+    api = HttpApi(loop, bench.agent, str, lambda: _NOTHING, lambda: None)
     server = HttpServer(loop, ("127.0.0.1", 0), api.answer, api.not_a_request)
     told.send((server.address, bench.uuids[0]))
     loop.run()

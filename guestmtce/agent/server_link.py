@@ -133,20 +133,31 @@ class ServerLink:
                 members = {**members, **post.stamp.members()}
             else:
                 members = {"hostname": self._own.hostname, **members}
-            self._send(host, post.command, members, post.address or own)
+            self._send(host, post.command, members, post.address or own, post)
 
     def _send(
-        self, host: Host, command: Command, members: dict[str, Any], address: str | None
+        self,
+        host: Host,
+        command: Command,
+        members: dict[str, Any],
+        address: str | None,
+        post: Post | None = None,
     ) -> None:
         """Send one datagram, from our local address: one that guestServers believe."""
         if address is None:
             self._cannot_send("no_address", host)
             return
         data = mtc_message.encode_agent_command(command, {"source": self._own.source, **members})
-        count = functools.partial(self.intake.count_sent, command.name)
+        on_end = functools.partial(self._sent, host, command.name, post)
         destination = (address, self._settings.server_rx_port)
-        if not self.receiver.send(data, destination, self._own.local, count):
+        if not self.receiver.send(data, destination, self._own.local, on_end):
             self._cannot_send("not_sent", host)
+
+    def _sent(self, host: Host, name: str, post: Post | None, taken: bool) -> None:
+        """The kernel took a datagram, or refused it: then it is owed, whoever is there."""
+        self.intake.count_sent(name, taken)
+        if not taken and post is not None and host.role is not None:
+            host.role.unsent(post, self._loop.time())
 
     def _address_of(self, host: Host) -> str | None:
         """Return the host's address: the `ip` of ADD_HOST, else what the hosts file says.

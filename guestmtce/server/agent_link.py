@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 from guestmtce import __version__
 from guestmtce.core.shared import mtc_message
-from guestmtce.core.shared.delivery import Role
+from guestmtce.core.shared.delivery import Post, Role
 from guestmtce.core.shared.errors import PeerError, ProtocolError, StartError, Unneeded
 from guestmtce.core.shared.inbox import Receipt, Verdict
 from guestmtce.core.shared.limits import EveryNth
@@ -221,24 +221,35 @@ class AgentLink:
                 members = {**members, **post.stamp.members()}
             else:
                 members = {"source": self.address, "hostname": self._hostname, **members}
-            sent = self._send(post.command, members, post.address)
+            sent = self._send(post.command, members, post)
         self._timers.start_at("due", role.wake_at(self._loop.time()), self._flush)
         self._on_flush()
         return sent
 
-    def _send(self, command: Command, members: dict[str, Any], address: str | None = None) -> bool:
-        """Send one datagram to `address`, or to guestAgent's."""
-        destination = address or self.destination
+    def _send(self, command: Command, members: dict[str, Any], post: Post | None = None) -> bool:
+        """Send one datagram to where `post` says, or to guestAgent."""
+        destination = (post.address if post else None) or self.destination
         if self._socket is None or destination is None:
             self.intake.dropped["no_destination"] += 1
+            self._unsent(post)
             return False
         try:
             data = mtc_message.encode_server_event(command, members)
         except ProtocolError:
             self.intake.dropped["too_long"] += 1
             return False
-        count = functools.partial(self.intake.count_sent, command.name)
-        return self._socket.send(data, (destination, self._settings.agent_rx_port), count)
+        on_end = functools.partial(self._sent, command.name, post)
+        return self._socket.send(data, (destination, self._settings.agent_rx_port), on_end)
+
+    def _sent(self, name: str, post: Post | None, taken: bool) -> None:
+        """The kernel took a datagram, or refused it: then it is owed, whoever the agent is."""
+        self.intake.count_sent(name, taken)
+        if not taken:
+            self._unsent(post)
+
+    def _unsent(self, post: Post | None) -> None:
+        if post is not None and self.role is not None:
+            self.role.unsent(post, self._loop.time())
 
     def _resolve(self) -> None:
         """Read the hosts file again if it changed; often until each name is there."""

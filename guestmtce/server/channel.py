@@ -181,10 +181,12 @@ class Channel:
         """No file and nobody named it: nothing is left to know."""
         self._owner.forget(self.instance.uuid)
 
-    def note(self, text: str, *args: object) -> None:
-        """Put a line about this instance into the log."""
-        if self._may_log():
-            log.info("instance %s: " + text, self.instance.uuid, *args)  # noqa: G003 - a format, not a text
+    def note(self, text: str, *args: object, why: bool = False) -> None:
+        """Put a line about this instance into the log; `why` as for `Port.note`."""
+        if why or self._may_log():
+            extra = logs.why(self.instance.uuid) if why else None
+            line = "instance %s: " + text
+            log.info(line, self.instance.uuid, *args, extra=extra)
 
     @property
     def who(self) -> str:

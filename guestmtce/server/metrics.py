@@ -21,7 +21,7 @@ from guestmtce.server.channel import Channel
 from guestmtce.server.virtio import ChannelDirectory
 
 # Answers may take as long as a guest's interval, so the buckets go on to a minute.
-_RESPONSE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
+_RESPONSE_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 _TRAFFIC = intake.Traffic(
     incoming=[command.name for command in TO_SERVER],
     outgoing=[command.name for command in TO_AGENT],

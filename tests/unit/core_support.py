@@ -207,7 +207,7 @@ class RecordingPort:
         self.instance.delete()
         self.forgotten = True
 
-    def note(self, text: str, *args: object) -> None:
+    def note(self, text: str, *args: object, why: bool = False) -> None:
         self.notes.append(text % args)
 
     def bad_message(self, reason: str, excerpt: bytes) -> None:

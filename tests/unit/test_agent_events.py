@@ -269,6 +269,19 @@ def test_an_answer_that_a_loss_has_overtaken_withdraws_nothing(ready):
     assert FAILED_ALARM in ready.deliver()
 
 
+def test_an_answer_that_is_older_than_the_last_event_withdraws_nothing(ready):
+    """Of a new guestServer the number counts, however late the answer is (decision 28)."""
+    ready.host().role = role = Role(11)
+    role.loopback(Acknowledgement(7, 11, 0), "127.0.0.2", ready.now)
+    ready.stopped(epoch=7, seq=5)
+    ready.event(Command.HEARTBEAT_LOSS, epoch=7, seq=6)
+    ready.now += 5
+    answer = {**info(), "epoch": 7, "re": 1, "of": 1}
+    for seq in (4, 6):
+        refused(ready, "behind", Command.QRY_INST, **answer, seq=seq)
+    assert FAILED_ALARM in ready.deliver()
+
+
 def test_an_answer_a_second_after_a_loss_counts(ready):
     ready.stopped()
     ready.event(Command.HEARTBEAT_LOSS)

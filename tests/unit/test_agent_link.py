@@ -9,7 +9,7 @@ import pytest
 from guestmtce.core.shared.errors import StartError
 from guestmtce.server import agent_link
 from tests.peers import wire
-from tests.peers.root import COMPUTE_0, CONTROLLER, CONTROLLER_0
+from tests.peers.root import COMPUTE_0, COMPUTE_1, CONTROLLER, CONTROLLER_0
 from tests.unit.server_support import HOSTS, OTHER, UUID, Agent, Server, uuid_of
 
 INFORMATION = [
@@ -455,9 +455,9 @@ def test_an_empty_hosts_file_for_a_moment_harms_nothing(server):
     server.loop.advance(2)
     assert [datagram.name for datagram in server.agent.take()][:1] == ["STOPPED"]
     assert not server.app.worker.reporting
-    server.write_hosts(HOSTS)
+    server.write_hosts(f"{COMPUTE_0} compute-0\n{COMPUTE_1} controller\n")
     server.loop.advance(3.1)
-    assert server.app.link.problems == []
+    assert server.app.link.destination == COMPUTE_1
 
 
 def test_an_unreachable_agent_harms_nothing(server):
@@ -467,6 +467,25 @@ def test_an_unreachable_agent_harms_nothing(server):
     server.agent.close()
     server.loop.advance(600)
     assert server.heartbeating()
+
+
+@pytest.mark.parametrize("other", ["::1", COMPUTE_0.replace("127", "bad.")], ids=["route", "name"])
+def test_an_old_agent_hears_what_could_not_be_sent_when_it_can(server, other):
+    """The controller cannot be sent to while a guest is lost: the kernel refuses, or no name."""
+    server.start()
+    guest = server.beating()
+    server.write_hosts(f"{other} controller\n{COMPUTE_0} compute-0\n")
+    server.loop.advance(130)
+    guest.answers = False
+    sent = server.app.link.intake.sent.copy()
+    server.loop.advance(5)
+    assert not server.heartbeating()
+    assert server.agent.take() == []
+    assert server.app.link.intake.sent == sent
+    server.write_hosts(HOSTS)
+    server.loop.advance(65)
+    heard = [datagram.name for datagram in server.agent.take()]
+    assert [name for name in heard if name in ("STOPPED", "LOSS")] == ["STOPPED", "LOSS"]
 
 
 def test_ipv6():
@@ -497,6 +516,6 @@ def test_an_agent_of_the_other_address_family_is_out_of_reach_and_no_more():
         assert server.agent.take() == []
         server.write_hosts(HOSTS)
         server.loop.advance(61)
-        assert server.agent.names()[:1] == ["MONITOR_READY"]
+        assert server.agent.names()[:2] == ["RUNNING", "MONITOR_READY"]
     finally:
         server.close()

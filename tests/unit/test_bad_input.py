@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from guestmtce.core.server.flow import Flow, Pace
 from guestmtce.core.server.heartbeat import HeartbeatState
 from guestmtce.core.server.machine import TimerName
 from tests.unit.core_support import Rig, action_response, answer, as_line, init, leaving, message
@@ -121,8 +122,8 @@ def test_an_honest_guest_waits_for_nothing(guest):
 
 @pytest.mark.parametrize(
     "data",
-    [b"\n" * 4096, b"x" * 4096, (b"x" * 2000 + b"\n") * 2, b"x\n" * 2048],
-    ids=["empty lines", "a line without end", "lines too long", "short lines"],
+    [b"\n" * 20, b"\n" * 4096, b"x" * 4096, (b"x" * 2000 + b"\n") * 2, b"x\n" * 2048],
+    ids=["empty lines", "more of them", "a line without end", "lines too long", "short lines"],
 )
 def test_whatever_it_is_made_of_a_flood_is_a_flood(guest, data):
     """Empty lines and endless ones count."""
@@ -174,6 +175,35 @@ def test_ten_seconds_of_flood_in_a_row_are_a_problem(guest):
     assert not guest.instance.flooding
     flood(guest, 9)
     assert not guest.instance.flooding, "not in a row"
+
+
+def test_those_that_flood_queue_up():
+    """However many they are and whatever they cost, they take a quarter of the time."""
+    pace, now = Pace(), 100.0
+    waits = [pace.take(now, now + 0.003) for _ in range(100)]
+    assert waits == pytest.approx([0.012 * (number + 1) for number in range(100)])
+    assert pace.take(now + 10, now + 10.001) == pytest.approx(0.004), "nobody is left"
+
+
+@pytest.mark.parametrize("handled", [4, 5])
+def test_one_that_does_not_flood_is_not_in_their_queue(handled):
+    pace = Pace()
+    pace.take(0.0, 1.0)
+    flow = Flow(pace)
+    flow.begin(1.0)
+    assert (flow.take(1.001, handled, 0, 400) > 0) == (handled > 4)
+
+
+def test_ten_seconds_in_the_queue_are_a_flood_too():
+    """With a hundred of them, none gets far enough to be over its own share."""
+    pace = Pace()
+    flow, now = Flow(pace), 0.0
+    for _ in range(10):
+        assert not flow.is_flooding(now)
+        pace.take(now, now + 0.25)
+        flow.begin(now)
+        now += flow.take(now + 0.001, 32, 0, 4096)
+    assert flow.is_flooding(now)
 
 
 def test_what_was_read_of_a_flood_ends_with_its_channel(guest):

@@ -1,14 +1,21 @@
-"""Limits that meet: client, guestServer and guestAgent each limit illness, both daemons loss.
+"""Limits that meet: client, guestServer and guestAgent each limit what they say, hear and log.
 
 What each of them holds back must not add up: the VIM hears of an illness or a loss that is still
-true within 10 s of the last one, and never oftener (decisions 25 to 27, 38, 39).
+true within 10 s of the last one, and never oftener (decisions 25 to 27, 38, 39); of a status soon;
+of a vote once. The pairs, each across both ends: illness and loss (client, server, agent, VIM),
+status (inits and exits; the agent's share), connections (QEMU, server, client), floods and misses,
+READY and restarts, reporting and its repeats, votes (three windows), the lines of the logs.
 """
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from guestmtce.core.shared.history import Entry, What
+from guestmtce.runtime.log import SiteLimit
+from tests.unit.agent_support import UUID
 from tests.unit.both_ends import BothEnds
 
 GAP = 10.0
@@ -186,3 +193,214 @@ def test_an_agent_that_restarts_while_an_illness_is_held(site):
     site.advance(20)
     assert len(site.alarms("unhealthy")) == 1
     assert site.told_status() == "enabled"
+
+
+def test_an_agent_that_restarts_after_a_loss_does_not_have_it_told_again(site):
+    """What the server owes and what the new agent finds are one loss, with the VIM told of it."""
+    site.guest.hang()
+    site.advance(3)
+    assert len(site.alarms("failed")) == 1
+    site.restart()
+    site.add_host()
+    assert site.host_command("enable") == 200
+    assert site.enable()[0] == 200
+    site.advance(30)
+    assert len(site.alarms("failed")) == 1
+    assert site.told_status() == "disabled"
+
+
+def test_an_illness_that_outlasts_an_outage_of_the_vim(site):
+    """Named each 60 s by the client, kept for 70 s by the agent: one is always there to tell."""
+    site.vim.refuse()
+    site.guest.ill()
+    site.advance(300)
+    site.vim.listen()
+    site.advance(70)
+    assert len(site.alarms("unhealthy")) >= 1
+    assert spaced(site.alarms("unhealthy"))
+
+
+def services_in(site: BothEnds, secs: float) -> int:
+    """Return how many `service` events the VIM heard at most in so many seconds."""
+    times = [
+        seen.at
+        for seen in site.vim.requests
+        if seen.what.method == "PATCH" and seen.what.members["event-type"] == "service"
+    ]
+    return max((sum(at <= each < at + secs for each in times) for at in times), default=0)
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_client_that_is_restarted_all_the_time(site, stays):
+    """Each init and exit is told by the server, and few by the agent: the last one at the end."""
+    for _ in range(100):
+        site.guest.restart()
+        site.advance(0.4)
+    if not stays:
+        site.guest.client.stop("over")
+    site.advance(21)
+    assert site.told_status() == ("enabled" if stays else "disabled")
+    assert 2 <= services_in(site, 10.0) <= 22
+    assert site.alarms("failed") == []
+
+
+def test_a_qemu_that_hangs_up_all_the_time(site):
+    """Its gap, the server's backoff and the client's patience end when it stays."""
+    for _ in range(60):
+        site.guest.close_channel()
+        site.advance(0.5)
+    site.advance(70)
+    assert site.told_status() == "enabled"
+    assert site.alarms("failed") == []
+
+
+def test_a_guest_that_hangs_for_long_and_recovers(site):
+    """The server connects anew each 120 s, the client says init when no challenge comes."""
+    site.guest.hang()
+    site.advance(600)
+    assert len(site.alarms("failed")) == 1
+    site.guest.recover()
+    site.advance(10)
+    assert site.told_status() == "enabled"
+    assert len(site.alarms("failed")) == 1
+
+
+def test_a_flood_beside_the_client_costs_no_loss(site):
+    """Time in which the server does not read a flooded channel is no guest's silence."""
+    for _ in range(300):
+        site.guest.flood(600)
+        site.advance(0.1)
+    # What QEMU and the socket hold of the flood is read in its time, and the answers after it.
+    site.advance(200)
+    assert site.vim.events("alarm") == []
+    assert site.vim.events("service") == []
+    site.guest.hang()
+    site.advance(3)
+    assert len(site.alarms("failed")) == 1
+
+
+def test_a_server_that_restarts_again_and_again(site):
+    """One answer to READY in 2 s is enough: the last server knows that faults are wanted."""
+    for _ in range(6):
+        site.restart_server()
+        site.advance(1)
+    site.advance(20)
+    assert site.vim.events("alarm") == []
+    assert site.vim.events("service") == [], "the VIM believes that it is enabled, and it is"
+    site.guest.hang()
+    site.advance(4)
+    assert len(site.alarms("failed")) == 1
+
+
+def test_reporting_switched_off_and_on_again_and_again(site):
+    for _ in range(30):
+        assert site.enable(state="disabled")[0] == 200
+        site.advance(0.05)
+        assert site.enable()[0] == 200
+        site.advance(0.05)
+    site.advance(15)
+    assert site.told_status() == "enabled"
+    site.guest.hang()
+    site.advance(4)
+    assert len(site.alarms("failed")) == 1
+
+
+@pytest.mark.parametrize("second", ["reboot", "stop"])
+def test_a_second_vote_takes_the_place_of_the_first_everywhere(site, second):
+    site.guest.ponders = 1.0
+    assert site.ask("vote", "stop")[0] == 200
+    site.advance(0.5)
+    assert site.ask("vote", second)[0] == 200
+    site.advance(30)
+    (answer,) = site.answers()
+    assert (answer["action"], answer["guest-response"]) == (second, "allow")
+    assert [asked.event for _at, asked in site.guest.asked] == ["stop", second]
+
+
+# The client has 1 s less than what the server tells it, the server 0.5 s less than the VIM.
+@pytest.mark.parametrize("early", [3.0, 1.0, 0.6, 0.5, 0.4, 0.01, 0.0, -0.5, -5.0])
+def test_a_vote_ends_once_whosever_time_is_over_first(site, early):
+    status, answer = site.ask("vote", "reboot")
+    assert status == 200
+    window = float(answer["timeout"])
+    site.advance(window + 2)
+    site.forget()
+    site.guest.ponders = window - early
+    assert site.ask("vote", "reboot")[0] == 200
+    site.advance(window)
+    (answer,) = site.answers()
+    assert answer["guest-response"] == "allow"
+    site.advance(10)
+    assert len(site.answers()) == 1
+
+
+def suspend_without_a_post_event_notification(site: BothEnds) -> None:
+    """The VIM's order, with an agent that sends no notification to a guest it believes silent."""
+    assert site.ask("vote", "suspend")[0] == 200
+    site.advance(1)
+    assert site.ask("notify", "suspend")[0] == 200
+    site.advance(1)
+    assert site.enable(state="disabled")[0] == 200
+    site.guest.hang()
+    site.advance(30)
+    site.guest.recover()
+    assert site.enable()[0] == 200
+
+
+def test_after_a_suspend_without_the_notification_of_its_end_a_loss_is_told(site):
+    """Expected silence, 60 s of it, ends with reporting that is on again (decision 37)."""
+    suspend_without_a_post_event_notification(site)
+    site.advance(15)
+    assert site.told_status() == "enabled"
+    assert site.alarms("failed") == []
+    site.guest.hang()
+    site.advance(4)
+    assert len(site.alarms("failed")) == 1
+
+
+class LogLines(logging.Handler):
+    """What a daemon's log would hold, with its limits, on the site's clock."""
+
+    def __init__(self, site: BothEnds, package: str) -> None:
+        super().__init__(logging.INFO)
+        self.texts: list[str] = []
+        self.addFilter(logging.Filter(package))
+        self.addFilter(SiteLimit(site.loop.time))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+@pytest.fixture
+def logs(site):
+    """Give the lines of guestServer and of guestAgent."""
+    handlers = [LogLines(site, f"guestmtce.{package}") for package in ("server", "agent")]
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.INFO)
+    for handler in handlers:
+        root.addHandler(handler)
+    yield [handler.texts for handler in handlers]
+    for handler in handlers:
+        root.removeHandler(handler)
+    root.setLevel(level)
+
+
+def test_whatever_a_guest_has_logged_its_loss_is_in_both_logs(site, logs):
+    """All that one guest can do, in its 10 s: floods, restarts, illnesses of each action, votes."""
+    for turn in range(40):
+        site.guest.flood(40)
+        site.guest.ill(("log", "stop", "reboot")[turn % 3])
+        site.advance(0.1)
+        site.guest.restart()
+        site.guest.well()
+        site.advance(0.1)
+        if turn % 20 == 0:
+            site.ask("vote", "pause")
+    site.guest.hang()
+    site.advance(4)
+    assert len(site.alarms("failed")) == 1
+    server, agent = logs
+    assert any("HEARTBEAT_LOSS (no answer for" in text for text in server)
+    assert any(f"{UUID} on compute-0: told the VIM: alarm failed" in text for text in agent)
+    assert len(server) + len(agent) < 400

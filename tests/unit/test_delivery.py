@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from guestmtce.core.shared import inbox
-from guestmtce.core.shared.delivery import BURST, BURST_SECS, Role
+from guestmtce.core.shared.delivery import BURST, BURST_SECS, UNSENT_SECS, Role
 from guestmtce.core.shared.errors import ProtocolError
 from guestmtce.core.shared.inbox import Receipt, Verdict
 from guestmtce.core.shared.mtc_message import InstanceState, Loss, MtcMessage, Query, Ready
@@ -88,6 +88,60 @@ def test_a_new_order_is_probed_for_at_its_own_times(rig):
         (11.9, 2),
         *((when, PROBE) for when in (12.0, 12.15, 12.4, 12.9, 13.9, 18.9)),
     ]
+
+
+def refuse_all(rig: Rig) -> list[int]:
+    """The kernel takes nothing of what goes out now; return the numbers."""
+    posts = rig.role.poll(rig.now)
+    for post in posts:
+        rig.role.unsent(post, rig.now)
+    return [post.stamp.seq for post in posts if post.stamp]
+
+
+def messages(rig: Rig, seconds: float) -> list[tuple[float, object]]:
+    return [(when, what) for when, what in rig.out(seconds) if what != PROBE]
+
+
+def test_what_the_kernel_refused_an_old_peer_gets_once_all_the_same(rig):
+    rig.put(Command.HEARTBEAT_STOPPED)
+    rig.put()
+    assert refuse_all(rig) == [1, 2]
+    rig.role.heard_old()
+    assert messages(rig, 30) == [(2.0, 1), (2.0, 2)]
+
+
+def test_what_the_kernel_refuses_for_long(rig):
+    rig.put()
+    for _ in range(5):
+        assert refuse_all(rig) == [1]
+        rig.now += UNSENT_SECS
+    assert messages(rig, 30) == [(10.0, 1)]
+
+
+def test_what_the_kernel_refused_and_nobody_wants_any_more(rig):
+    for uuid, more in (("void", {}), ("late", {"expires": 1.0}), ("well", {})):
+        rig.put(uuid=uuid, **more)
+    assert refuse_all(rig) == [1, 2, 3]
+    rig.role.void("void")
+    rig.put(Command.HEARTBEAT_RUNNING, uuid="well")
+    assert messages(rig, 30) == [(0.0, 4)]
+
+
+def test_what_the_kernel_refused_of_many_goes_in_bursts(rig):
+    for number in range(BURST + 1):
+        rig.put(uuid=str(number))
+    refuse_all(rig)
+    whens = [when for when, _what in messages(rig, 30)]
+    assert whens == [2.0] * BURST + [2.0 + BURST_SECS]
+
+
+def test_an_answer_that_the_kernel_refused_is_not_said_again(rig):
+    """It has the number of the last message, which went out; the next audit asks anew."""
+    rig.put()
+    assert messages(rig, 0) == [(0.0, 1)]
+    rig.role.answer(LOSS, None, None)
+    refuse_all(rig)
+    assert messages(rig, 30) == []
 
 
 def test_a_proven_role_gets_repeats(proven):

@@ -359,6 +359,17 @@ def test_a_host_changes_its_address_and_goes(rig):
     assert rig.told("QRY_INST", "compute-1") == []
 
 
+def test_what_the_kernel_refused_an_old_server_hears_when_it_can_be_reached(rig):
+    """A vote goes out once; one that did not go out at all goes when there is a way."""
+    rig.mtc_says("ADD_HOST", uuid=HOST_0, hostname="compute-0", ip="::1", personality="worker")
+    assert rig.ask("vote", "stop")[0] == 200
+    rig.advance(1)
+    assert rig.told("VOTE_INST") == []
+    rig.add_host()
+    rig.advance(3)
+    assert [vote["event"] for vote in rig.told("VOTE_INST")] == ["stop"]
+
+
 def test_strangers_are_not_believed(rig):
     """Events only from the address of their host; mtcAgent's only from our own."""
     rig.server_sends(_event("STOPPED", "compute-0"), "compute-1")

@@ -391,6 +391,13 @@ def test_name(name, kept):
     assert message_.terms.name == kept
 
 
+def test_control_characters_in_any_text_are_taken():
+    """They are cleaned as ever, whichever string they stand in (decision 21)."""
+    message_ = decode(line(init(name="a-b")).replace(b"a-b", b"a\t\x1bb"))
+    assert isinstance(message_, Init)
+    assert message_.terms.name == "ab"
+
+
 @pytest.mark.parametrize(
     "members",
     [answer(1), action_response("stop", "revocable", "reject"), leaving()],

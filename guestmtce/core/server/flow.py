@@ -5,6 +5,11 @@ not read until that second is over (decision 30). What waits there costs nobody 
 stops taking it from the guest. Of what was read at most MESSAGES_AT_ONCE are handled in a
 wake-up, and after more than a few each costs the guest a short wait, which spreads the work of
 many that flood at once.
+
+How long a message takes to handle depends on what it is, and on the machine. So those that
+flood at once also queue up: each waits for four times what those before it have taken. All of
+them together take a quarter of a processor, however many they are, and a guest that does not
+flood waits for one wake-up of one of them.
 """
 
 from __future__ import annotations
@@ -18,6 +23,24 @@ FLOODING_SECS = 10
 # An honest guest says one thing at a time, at most an answer to each of two challenges and init.
 _AT_ONCE_FREE = 4
 _WAIT_SECS = 1 / 640
+# Of the time, floods get one part in so many.
+_PARTS = 4
+# One whom other floods keep waiting for so long would be over its share without them.
+_KEPT_SECS = 0.1
+
+
+class Pace:
+    """The queue of those that flood, one for all guests of a worker. Times as those of `Flow`."""
+
+    __slots__ = ("_free_at",)
+
+    def __init__(self) -> None:
+        self._free_at = float("-inf")
+
+    def take(self, began: float, ended: float) -> float:
+        """Count a wake-up that took from `began` to `ended`; return how long its guest waits."""
+        self._free_at = max(self._free_at, ended) + _PARTS * (ended - began)
+        return self._free_at - ended
 
 
 class Flow:
@@ -28,16 +51,20 @@ class Flow:
     """
 
     __slots__ = (
+        "_began",
         "_bytes",
         "_is_over",
         "_messages",
         "_over_at",
+        "_pace",
         "_since",
         "is_newly_over",
         "seconds_over",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._began = float("-inf")
         self._since = float("-inf")
         self._messages = 0
         self._bytes = 0
@@ -47,8 +74,12 @@ class Flow:
         self._over_at = float("-inf")
         self.seconds_over = 0
 
+    def begin(self, now: float) -> None:
+        """A wake-up begins."""
+        self._began = now
+
     def take(self, now: float, handled: int, empty: int, size: int) -> float:
-        """Count what a wake-up brought; return for how many seconds no more is to be read.
+        """Count what the wake-up brought; return for how many seconds no more is to be read.
 
         That is `handled` messages, `empty` lines beyond theirs, and `size` bytes.
         """
@@ -58,12 +89,17 @@ class Flow:
             self._is_over = False
         self._messages += handled + empty
         self._bytes += size
-        if self._messages > MESSAGES_PER_SECOND or self._bytes > BYTES_PER_SECOND:
-            self.is_newly_over = not self._is_over
-            if self.is_newly_over:
-                self._note_over()
-            return max(0.0, self._since + 1.0 - now)
-        return handled * _WAIT_SECS if handled > _AT_ONCE_FREE else 0.0
+        kept, wait = 0.0, 0.0
+        if handled + empty > _AT_ONCE_FREE:
+            kept = self._pace.take(self._began, now)
+            wait = max(kept, handled * _WAIT_SECS)
+        is_over = self._messages > MESSAGES_PER_SECOND or self._bytes > BYTES_PER_SECOND
+        if is_over:
+            wait = max(wait, self._since + 1.0 - now)
+        self.is_newly_over = (is_over or kept >= _KEPT_SECS) and not self._is_over
+        if self.is_newly_over:
+            self._note_over()
+        return wait
 
     def _note_over(self) -> None:
         self._is_over = True

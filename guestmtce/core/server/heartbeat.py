@@ -324,7 +324,7 @@ class Heartbeat(Machine[HeartbeatState]):
         why = self._how_silent()
         self._end_beats(why="lost")
         self.memory.add(What.LOSS, f"{why}; {self._whether_told()}")
-        self.port.note("lost; the last messages: %s", self.memory.last_messages())
+        self.port.note("lost; the last messages: %s", self.memory.last_messages(), why=True)
         if self._reports:
             self.alarms.put(Alarm(Command.HEARTBEAT_LOSS, None, why))
 

@@ -57,7 +57,7 @@ class Instance:
         self.heartbeat = Heartbeat(uuid, worker, port, self._writer, self.memory)
         self.connection = Connection(self.heartbeat)
         self.vote = Vote(self.heartbeat, self.connection)
-        self._flow = Flow()
+        self._flow = Flow(worker.pace)
 
     def file_found(self) -> None:
         """The socket file appeared, or a scan sees one that was not known."""
@@ -91,6 +91,7 @@ class Instance:
         connection = self.connection
         if not connection.connected:
             return
+        self._flow.begin(self._worker.clock())
         lines = connection.framer.feed(data)
         connection.unhandled.extend(lines)
         # A guest writes a newline before and after each message; more of them count as well.
@@ -128,6 +129,7 @@ class Instance:
 
     def _read_on(self) -> None:
         """The guest has waited: handle what is left of what was read, then read again."""
+        self._flow.begin(self._worker.clock())
         if self._handle():
             self._port.read(True)
 

@@ -73,8 +73,11 @@ class Port(Protocol):
     def forget(self) -> object:
         """Drop the instance: it has no socket file, and guestAgent has not named it."""
 
-    def note(self, text: str, *args: object) -> object:
-        """Tell the operator; `args` are for %-formatting and hold no guest text unescaped."""
+    def note(self, text: str, *args: object, why: bool = False) -> object:
+        """Tell the operator; `args` are for %-formatting and hold no guest text unescaped.
+
+        `why` says that it answers "why": no flood of other lines takes its place (decision 42).
+        """
 
     def bad_message(self, reason: str, excerpt: bytes) -> object:
         """Tell the operator, throttled, of a message that was refused; escape `excerpt`."""

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from guestmtce.core.server.flow import Pace
 from guestmtce.core.shared.history import Entry
 from guestmtce.core.shared.settings import ServerSettings
 
@@ -43,7 +44,8 @@ class Worker:
     what people read; `on_entry(uuid, entry)` hears what each instance remembers. `reporting` is
     host-level reporting, on until guestAgent says otherwise (decision 2). `illness_owed` says
     whether an illness of that instance was told and may still be withdrawn, `names_told` whether
-    guestAgent is told what the guests call themselves.
+    guestAgent is told what the guests call themselves. `pace` is the queue of the guests that
+    flood.
     """
 
     hostname: str
@@ -56,3 +58,4 @@ class Worker:
     stats: Stats = field(default_factory=Stats)
     illness_owed: Callable[[str], bool] = lambda _uuid: False
     names_told: Callable[[], bool] = lambda: False
+    pace: Pace = field(default_factory=Pace)

@@ -16,8 +16,9 @@ was given up is taken again only when the present one has been silent for 5 s.
 **Proof.** An acknowledgement that names our epoch proves the role for 15 s: somebody is there
 who drops repeats. Everybody gets each message once. Only a proven role gets repeats; another
 gets a probe at those times instead, and when it answers, all that is owed follows, 100 messages
-per 10 ms. An old peer never answers, so it never gets anything twice. A message without an
-epoch comes from an old peer: its proof is over, and its states are left to the audit.
+per 10 ms. An old peer never answers, so it never gets anything twice; what the kernel refused
+to send it has not got at all, and is said again each 2 s. A message without an epoch comes from
+an old peer: its proof is over, and its states are left to the audit.
 
 **States and orders.** A state (RUNNING, ADD_INST, MOD_HOST, ...) is owed until acknowledged or
 until there is a newer one of its instance; the receiver ignores one that is behind. An order
@@ -68,6 +69,8 @@ SILENT_SECS = 5.0
 RETIRED_KEPT = 8
 BURST = 100
 BURST_SECS = 0.01
+# What the kernel refused, for want of a route say, is tried again so often.
+UNSENT_SECS = 2.0
 FINAL_AFTER = (0.0, 0.3, 1.0)
 # Final acknowledgements that still have to be repeated; beyond this the oldest are not.
 FINALS_LIMIT = 4096
@@ -126,6 +129,7 @@ class Role:
         self._probes_since = float("-inf")
         self._probes = 0
         self._probe_at: float | None = None
+        self._unsent_at: float | None = None
 
     # What we say.
 
@@ -171,6 +175,14 @@ class Role:
         """Owe nothing of these topics (of all, if none is named) of an instance any more."""
         for topic in topics or Topic:
             self._debts.drop((uuid, topic), Voided.VOID)
+
+    def unsent(self, post: Post, now: float) -> None:
+        """That did not leave this host: if it is owed, say it again soon, to whomever."""
+        stamp = post.stamp if post.command in TOPICS else None
+        if stamp is not None and self._debts.not_sent(stamp.seq):
+            if self._unsent_at is None:
+                self._unsent_at = now + UNSENT_SECS
+            self._on_output()
 
     def owed(self, uuid: str, topic: Topic) -> bool:
         """Whether something of that is not finally acknowledged."""
@@ -303,6 +315,10 @@ class Role:
         self._repeat_finals(now)
         while self._finals and self._finals[0][0] <= now:
             out.append(heapq.heappop(self._finals)[2])
+        if self._unsent_at is not None and self._unsent_at <= now:
+            unsent = self._debts.take_unsent(now, BURST)
+            self._unsent_at = now + BURST_SECS if len(unsent) == BURST else None
+            out.extend(self._post(debt) for debt in unsent)
         due = self._debts.due_at()
         if self._is_proven(now):
             if now >= self._burst_at + BURST_SECS:
@@ -318,8 +334,7 @@ class Role:
         if self._out or self._settled:
             return now
         times = [entry[0] for entry in self._finals[:1]]
-        if self._probe_at is not None:
-            times.append(self._probe_at)
+        times.extend(at for at in (self._probe_at, self._unsent_at) if at is not None)
         due = self._debts.due_at()
         if due is not None and (self._probe_at is None or self._is_proven(now)):
             times.append(max(due, self._burst_at + BURST_SECS))

@@ -116,8 +116,9 @@ _NOTHING = Owed()
 class Debt:
     """A message that has been said once and is not acknowledged.
 
-    `expires` is when nobody wants to hear it any more; `queued` that the other side holds it.
-    `said` is when it was said for the first time, `heard` that it was acknowledged before.
+    `expires` is when nobody wants to hear it any more; `queued` that the other side holds it;
+    `unsent` that it was not even said, as the kernel refused it. `said` is when it was said for
+    the first time, `heard` that it was acknowledged before.
     """
 
     command: Command
@@ -131,6 +132,7 @@ class Debt:
     repeats: int = 0
     queued: bool = False
     heard: bool = False
+    unsent: bool = False
     said: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -192,9 +194,9 @@ class Debts:
                 self._stats.voided[why.value] += 1
 
     def drop_states(self) -> None:
-        """Keep the orders only."""
+        """Keep the orders, and what was not even said."""
         for debt in list(self._by_key.values()):
-            if not debt.is_order:
+            if not debt.is_order and not debt.unsent:
                 self.drop(debt.key, None)
 
     def acknowledged(self, seq: int, now: float, *, queued: bool) -> Debt | None:
@@ -220,6 +222,21 @@ class Debts:
         """Whether message `seq` is an order that is owed."""
         debt = self._by_seq.get(seq)
         return debt is not None and debt.is_order
+
+    def not_sent(self, seq: int) -> bool:
+        """Message `seq` did not leave this host; return whether it is owed still."""
+        debt = self._by_seq.get(seq)
+        if debt is not None:
+            debt.unsent = True
+        return debt is not None
+
+    def take_unsent(self, now: float, count: int) -> list[Debt]:
+        """Return at most `count` that did not leave this host, to say them now, oldest first."""
+        self.purge(now)
+        found = [debt for debt in self.entries() if debt.unsent][:count]
+        for debt in found:
+            debt.unsent = False
+        return found
 
     def all_due(self, now: float, *, other_life: bool) -> None:
         """Say all of it again now, in the order in which it was said.
