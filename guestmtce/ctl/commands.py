@@ -190,7 +190,7 @@ def run_events(context: Context) -> Shown:
     """Show what happened, and with `-f` what happens."""
     options = context.options
     since = context.now() - options.since if options.since is not None else None
-    follower = events.Follower(context.ask, events.about(options.instance, since))
+    follower = events.Follower(context.ask, options.instance, since)
     teller = events.Teller(context.style, brief=context.screen is not None)
     told = [*follower.poll()]
     status = exit_status(follower.replies, listed(follower.replies, "events"))
@@ -198,7 +198,6 @@ def run_events(context: Context) -> Shown:
     def lines() -> Lines:
         found: Sequence[tuple[str, Mapping[str, Any]]] = told
         while True:
-            teller.learn(found)
             for daemon, event in found:
                 if context.as_json:
                     yield from to_json({"daemon": daemon, **event}, indent=None)

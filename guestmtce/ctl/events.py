@@ -7,12 +7,12 @@ asks for what came after the last one seen.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from guestmtce.ctl import story
-from guestmtce.ctl.ask import Reply, number
-from guestmtce.ctl.instances import SHORT_UUID
+from guestmtce.ctl.ask import Reply, listed, number
+from guestmtce.ctl.instances import SHORT_UUID, matching
 from guestmtce.ctl.table import Style, cell
 
 FOLLOW_SECS = 1.0
@@ -34,28 +34,21 @@ def parse_span(text: str) -> float:
 class Teller:
     """Makes lines of events: when, who, of which instance, what.
 
-    An instance is told by the name that one of its events gives. `brief`: for a
-    person at a terminal, so the day stands on a line of its own, and a UUID is its beginning.
+    `brief`: for a person at a terminal, so the day stands on a line of its own, and a UUID is its
+    beginning.
     """
 
     def __init__(self, style: Style, *, brief: bool) -> None:
         self._style = style
         self._brief = brief
-        self._names: dict[str, str] = {}
         self._day = ""
-
-    def learn(self, found: Iterable[tuple[str, Event]]) -> None:
-        """Take the names that events give."""
-        names = {str(each.get("uuid")): str(each["name"]) for _, each in found if each.get("name")}
-        self._names.update(names)
 
     def lines(self, daemon: str, event: Event) -> Iterator[str]:
         """Yield one event as a line, and before it the day if that is new."""
         uuid = str(event.get("uuid", ""))
-        name = self._names.get(uuid) or (uuid[:SHORT_UUID] if self._brief else uuid)
+        who = cell(event.get("name") or (uuid[:SHORT_UUID] if self._brief else uuid))
         at = event.get("at")
-        day, who = story.day(at), cell(name)
-        told = story.sentence(event, self._style)
+        day, told = story.day(at), story.sentence(event, self._style)
         if not self._brief:
             yield f"{day} {story.clock(at)}  {daemon}  {who}  {told}"
             return
@@ -67,42 +60,52 @@ class Teller:
 
 
 class Follower:
-    """Asks for events that have not been seen. `ask` asks both daemons one request."""
+    """Asks for events that have not been seen. `ask` asks both daemons one request.
 
-    def __init__(self, ask: Ask, wanted: Callable[[Event], bool]) -> None:
+    `asked` names the instance that is meant, None: all; `since` is the earliest time of interest.
+    An event has the name that any event of its instance gives.
+    """
+
+    def __init__(self, ask: Ask, asked: str | None = None, since: float | None = None) -> None:
         self.replies: list[Reply] = []
         self._ask = ask
-        self._wanted = wanted
+        self._asked = asked
+        self._since = since
         self._seen: dict[str, int] = {}
+        self._names: dict[str, str] = {}
 
     def poll(self) -> Iterator[tuple[str, Event]]:
         """Yield (daemon, event) of what is new, in the order of its time."""
         self.replies = self._ask({"command": "events"})
+        heard = listed(self.replies, "events")
+        for event in (event for events in heard.values() for event in events):
+            uuid, name = str(event.get("uuid", "")), event.get("name")
+            self._names[uuid] = str(name) if name else self._names.get(uuid, "")
+        meant = self._meant()
         found = []
-        for reply in self.replies:
-            if reply.answer is None:
-                continue
-            seen = self._seen.get(reply.daemon, 0)
-            if reply.answer.get("next", 0) < seen:
-                seen = 0  # it was started again, and counts from the beginning
+        for daemon, last in listed(self.replies, "next").items():
+            # One that was started again counts from the beginning.
+            seen = self._seen.get(daemon, 0) if last >= self._seen.get(daemon, 0) else 0
+            self._seen[daemon] = last
             found += [
-                (reply.daemon, event)
-                for event in reply.answer.get("events", ())
-                if event.get("number", 0) > seen and self._wanted(event)
+                (daemon, {**event, "name": self._names[str(event.get("uuid", ""))]})
+                for event in heard.get(daemon, ())
+                if event.get("number", 0) > seen and self._is_wanted(event, meant)
             ]
-            self._seen[reply.daemon] = reply.answer.get("next", 0)
-        yield from sorted(found, key=lambda item: number(item[1].get("at")) or 0.0)
+        yield from sorted(found, key=lambda item: _time(item[1]))
 
+    def _meant(self) -> set[str] | None:
+        """Return the instances that are asked for, None for all."""
+        if self._asked is None:
+            return None
+        rows = [{"uuid": uuid, "name": name} for uuid, name in self._names.items()]
+        return {str(row["uuid"]) for row in matching(rows, self._asked)}
 
-def about(asked: str | None, since: float | None) -> Callable[[Event], bool]:
-    """Return a test for events of the instance that `asked` may mean, at or after `since`."""
-
-    def wanted(event: Event) -> bool:
-        if since is not None and (number(event.get("at")) or 0.0) < since:
+    def _is_wanted(self, event: Event, meant: set[str] | None) -> bool:
+        if self._since is not None and _time(event) < self._since:
             return False
-        if asked is None:
-            return True
-        uuid, name = str(event.get("uuid", "")), str(event.get("name", ""))
-        return uuid.startswith(asked.lower()) or name.startswith(asked)
+        return meant is None or str(event.get("uuid", "")) in meant
 
-    return wanted
+
+def _time(event: Event) -> float:
+    return number(event.get("at")) or 0.0

@@ -403,6 +403,20 @@ def test_events_of_one_instance(daemons, capsys, arguments, count):
     assert len(capsys.readouterr().out.splitlines()) == count
 
 
+def test_an_event_without_a_name_is_told_by_the_one_that_its_instance_has(daemons, capsys):
+    """Before its init an instance has none, and an agent of an older release gives none."""
+    unnamed = {**EVENTS[0], "number": 0, "name": "", "what": "found"}
+    other = {**EVENTS[1], "number": 4, "name": "vm-10"}
+    daemons.server(
+        {"events": [{**unnamed, "number": 1}, {**EVENTS[0], "number": 2}, other], "next": 4}
+    )
+    daemons.agent({"events": [{"number": 1, "at": 1_700_000_001.0, "uuid": UUID, "what": "told"}],
+                   "next": 1})  # fmt: skip
+    assert daemons.run("events", "vm-1") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[3] for line in lines] == ["vm-1"] * 3
+
+
 def test_events_since_a_span_ago(daemons, capsys, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 1_700_000_090.0)
     daemons.server({"events": EVENTS, "next": 2})
@@ -421,7 +435,6 @@ def test_following_tells_each_event_once_and_notices_a_restart():
     )
     follower = events.Follower(
         lambda _request: [Reply("guestServer", "answered", next(answers), "")],
-        events.about(None, None),
     )
     told = [[event["number"] for _daemon, event in follower.poll()] for _ in range(4)]
     assert told == [[1], [2], [], [1]]
