@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from guestmtce.runtime.datagram import DatagramSocket, bound_socket
+from guestmtce.runtime.loop import Loop
 from tests.chaos.evidence import Evidence
 from tests.peers import wire
 from tests.simulation import SimulatedLoop
@@ -35,14 +36,20 @@ class Network:
     guestAgent asked, at `last_query` for the last time.
     """
 
-    def __init__(self, loop: SimulatedLoop, seed: random.Random, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        loop: SimulatedLoop | Loop,
+        seed: random.Random,
+        now: Callable[[], float],
+        evidence: Evidence | None = None,
+    ) -> None:
         self.weather = Weather()
         self.carried = 0
         self.lost = 0
         self._digest = hashlib.sha256()
         self.queries = 0
         self.last_query = 0.0
-        self.evidence = Evidence()
+        self.evidence = evidence or Evidence()
         self._loop = loop
         self._now = now
         self._random = seed

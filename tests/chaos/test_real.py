@@ -13,7 +13,7 @@ from tests.chaos.real.ledger import Ledger, Line
 from tests.chaos.real.oracle import LATE_FOR_SECS, WORDS, Oracle, timeline
 from tests.chaos.real.orders import FAILED
 from tests.chaos.real.plan import TROUBLED, members, plan
-from tests.chaos.real.site import Level
+from tests.chaos.real.site import Level, Site
 from tests.peers.root import REPOSITORY
 
 SEEDS = (1, 2, 3)
@@ -31,6 +31,11 @@ def test_three_seeds():
     said = [run.communicate(timeout=ROUND_SECS + 240)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0, 0], "\n".join(said)
     assert all("all true" in each for each in said)
+
+
+def test_a_site_can_be_built():
+    """What it shares with the simulated runs still fits."""
+    Site(1).close()
 
 
 def test_a_plan_follows_from_its_seed():

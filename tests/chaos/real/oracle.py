@@ -170,10 +170,10 @@ class Oracle:
 
     def _was_known_well(self, who: str, end: float, at: float) -> bool:
         """Whether guestAgent had taken a RUNNING of that guest since its trouble had ended."""
-        settled = not self._ledger.any(
-            (*DEATHS, "agent stopped", "server stopped", "migrate"), at - BELIEVED_SECS, at
-        )
-        return settled and self._site.arrived("RUNNING", who, end, at - KNOWN_SECS)
+        unsettling = (*DEATHS, "agent stopped", "server stopped")
+        settled = not self._ledger.any(unsettling, at - BELIEVED_SECS, at)
+        moved = any(each.meets(at - BELIEVED_SECS, at) for each in self._ledger.of("migrate", who))
+        return settled and not moved and self._site.arrived("RUNNING", who, end, at - KNOWN_SECS)
 
     def _votes_answered(self) -> Iterator[str]:
         answers = self._events("action")
@@ -246,7 +246,7 @@ def timeline(site: Site, findings: Sequence[str] = ()) -> str:
     lines = sorted([*site.ledger.story, *_heard(site)])
     if not guests:
         return _printed(lines, site.ledger.began, with_names=True)
-    parts = []
+    parts: list[str] = []
     for name in guests:
         parts.extend(finding for finding in findings if finding.split(" ", 1)[0] == name)
         its = [line for line in lines if line.who == name or line.who not in site.members]

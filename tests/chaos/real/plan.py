@@ -23,6 +23,9 @@ TROUBLED = frozenset({"ordinary", "rough", "client"})
 LEFT_ALONE_SECS = 13.0
 # A loss that lasts so long must be told whatever else happens.
 LONG_SECS = 42.0
+# What happens first, and to whom.
+OPENING_SECS = 11.0
+LOST_AND_WELL = "vm-15"
 
 
 class Member(NamedTuple):
@@ -54,13 +57,25 @@ def members() -> list[Member]:
 def plan(seed: int, seconds: float) -> list[Happening]:
     """Return what happens in a run of `seconds`, in order."""
     chance = random.Random(seed)
-    tracks = (_guests, _outside, _processes)
+    tracks = (_opening, _guests, _outside, _processes)
     return sorted(each for track in tracks for each in track(chance, seconds))
+
+
+def _opening(_chance: random.Random, _seconds: float) -> list[Happening]:
+    """A guest is lost and well again while the VIM is away: it must not hear of that.
+
+    Nothing else is in the way then, so the oracle can judge it in every run.
+    """
+    return [
+        Happening(1.0, "vim refuses", "", OPENING_SECS - 2.0),
+        Happening(1.5, "hang", LOST_AND_WELL, 5.0),
+    ]
 
 
 def _guests(chance: random.Random, seconds: float) -> list[Happening]:
     """A guest hangs, falls ill, is asked, is started anew by QEMU, or moves to the other worker."""
     idle_at = {each.name: 0.0 for each in members() if each.behaviour in TROUBLED}
+    idle_at[LOST_AND_WELL] = OPENING_SECS + LEFT_ALONE_SECS
     stays = {each.name for each in members() if each.behaviour == "client"}
     happenings = []
     now = chance.expovariate(1.0)
@@ -102,7 +117,7 @@ def _outside(chance: random.Random, seconds: float) -> list[Happening]:
         "vim says 500": (2.0, 6.0),
         "hosts file empty": (0.3, 2.0),
     }
-    return _one_after_another(chance, seconds, kinds, (6.0, 14.0))
+    return _one_after_another(chance, seconds, kinds, (6.0, 14.0), OPENING_SECS)
 
 
 def _processes(chance: random.Random, seconds: float) -> list[Happening]:
@@ -114,7 +129,7 @@ def _processes(chance: random.Random, seconds: float) -> list[Happening]:
         "server killed": (0.5, 2.0),
         "server stopped": (0.5, 4.0),
     }
-    return _one_after_another(chance, seconds, kinds, (9.0, 18.0))
+    return _one_after_another(chance, seconds, kinds, (9.0, 18.0), OPENING_SECS - 6.0)
 
 
 def _one_after_another(
@@ -122,9 +137,10 @@ def _one_after_another(
     seconds: float,
     kinds: dict[str, tuple[float, float]],
     pause: tuple[float, float],
+    begin: float,
 ) -> list[Happening]:
     happenings = []
-    now = chance.uniform(*pause)
+    now = begin + chance.uniform(*pause)
     while now < seconds:
         what = chance.choice(sorted(kinds))
         lasts = chance.uniform(*kinds[what])

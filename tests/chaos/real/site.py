@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from guestmtce.runtime.loop import Loop
+from tests.chaos.evidence import Evidence, Passage
 from tests.chaos.network import Network, Weather
 from tests.chaos.real.guests import Client, Guest, Scripted
 from tests.chaos.real.ledger import Ledger
@@ -23,6 +24,7 @@ from tests.peers.mtc_agent import MtcAgent
 from tests.peers.reactor import Reactor
 from tests.peers.root import COMPUTE_0, COMPUTE_1, CONTROLLER, HOSTS, Daemon, Root
 from tests.peers.vim import Vim
+from tests.peers.wire import Datagram
 
 BAD_WEATHER = Weather(loss=0.3, twice=0.1, delay=0.04)
 ADDRESSES = dict(zip(WORKERS, (COMPUTE_0, COMPUTE_1)))
@@ -58,6 +60,15 @@ class Level(NamedTuple):
     kib: int
 
 
+class Arrivals(Evidence):
+    """What came through, believed or not: there are two workers, and belief is each one's."""
+
+    def arrived(self, _datagram: Datagram, _receiver: str, passage: Passage, now: float) -> None:
+        """Note that a copy of it came through."""
+        if passage.taken is None:
+            passage.taken = now
+
+
 class Site:
     """Everything, running, until `close`."""
 
@@ -71,7 +82,7 @@ class Site:
         self._cleanup = contextlib.ExitStack()
         self._loop = Loop()
         self._thread = threading.Thread(target=self._loop.run, daemon=True)
-        self.network = Network(self._loop, random.Random(seed))
+        self.network = Network(self._loop, random.Random(seed), time.monotonic, Arrivals())
         self._build_roots()
         self._reactor = Reactor()
         self._cleanup.callback(self._reactor.stop)
@@ -123,9 +134,9 @@ class Site:
         first.vim_port, first.vim_cmd_port = outer.vim_port, outer.vim_cmd_port
         first.mtc_event_port, first.mtc_cmd_port = outer.mtc_event_port, outer.mtc_cmd_port
         for address in (CONTROLLER, *(HOSTS[name] for name in CONTROLLERS)):
-            self.network.listen(address, outer.agent_port, inner.agent_port)
+            self.network.listen("agent", address, outer.agent_port, inner.agent_port)
         for address in ADDRESSES.values():
-            self.network.listen(address, outer.server_port, inner.server_port)
+            self.network.listen("server", address, outer.server_port, inner.server_port)
 
     def start(self) -> None:
         """Begin quietly: every guest that can heartbeats, and the VIM has heard it."""
@@ -172,7 +183,8 @@ class Site:
             daemon.stop()
         for guest in self.guests.values():
             guest.close()
-        self._thread.join(10)
+        if self._thread.is_alive():
+            self._thread.join(10)
         self.network.close()
         self._cleanup.close()
         self._loop.close()
@@ -368,9 +380,8 @@ class Site:
         return sorted(str(path) for path in logs if "Traceback" in path.read_text(errors="replace"))
 
     def arrived(self, name: str, who: str, begin: float, end: float) -> bool:
-        """Whether a datagram of that name about a guest came through in that time."""
-        times: list[float] = list(self.network.arrived.get((name, self.uuids[who]), ()))
-        return any(begin <= at <= end for at in times)
+        """Whether what was first said in that time about a guest had come through by its end."""
+        return any(self.network.evidence.taken(name, self.uuids[who], begin, end))
 
 
 def _nothing() -> None:
