@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from guestmtce.agent import metrics
-from guestmtce.agent.addresses import OwnAddresses
+from guestmtce.agent.addresses import CONTROLLER, OwnAddresses
 from guestmtce.agent.http_api import HttpApi
 from guestmtce.agent.mtc_link import MtcLink
 from guestmtce.agent.page import Snapshot
@@ -40,7 +40,7 @@ from guestmtce.runtime import log as logs
 from guestmtce.runtime.address import is_loopback
 from guestmtce.runtime.control import Handler
 from guestmtce.runtime.event_log import Event, EventLog
-from guestmtce.runtime.hosts import HostsFile
+from guestmtce.runtime.hosts import HOSTS_PATH, HostsFile
 from guestmtce.runtime.http_server import HttpServer
 from guestmtce.runtime.interfaces import is_here
 from guestmtce.runtime.local_user import USERS_FILE, LocalUsers
@@ -253,9 +253,13 @@ class GuestAgent:
     def _missing_addresses(self) -> list[str]:
         """Return what keeps us from receiving on the floating or the local address."""
         found = []
-        for name, address in (("floating", self.own.floating), ("local", self.own.local)):
+        for name, address, host, key in (
+            ("floating", self.own.floating, CONTROLLER, "address"),
+            ("local", self.own.local, self.own.hostname, "local_address"),
+        ):
             if address is None:
-                found.append(f"our {name} address is not known")
+                remedy = f"add {host} to {HOSTS_PATH}, or set [agent] {key}"
+                found.append(f"our {name} address is not known: {remedy}")
             elif address not in self.server_link.receiver.addresses:
                 found.append(f"our {name} address {address} is not there")
         if not found and not self.mtc_link.receiver.complete:

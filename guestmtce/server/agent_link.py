@@ -25,7 +25,7 @@ from guestmtce.core.shared.stamp import Stamp, read_loopback
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command
 from guestmtce.runtime.datagram import DatagramSocket, bound_socket
-from guestmtce.runtime.hosts import HostsFile
+from guestmtce.runtime.hosts import HOSTS_PATH, HostsFile
 from guestmtce.runtime.intake import Intake
 from guestmtce.runtime.interfaces import addresses_here
 from guestmtce.runtime.loop import Loop, Timers
@@ -84,6 +84,8 @@ class AgentLink:
         self._management_interface = management_interface
         self._handlers: dict[int, MessageHandler] = dict(handlers.items())
         self._socket: DatagramSocket | None = None
+        # Why there is none, in a sentence with its remedy.
+        self._unbound = "it has just been started"
         self._believed: frozenset[str] = frozenset()
         self._controller: str | None = None
         self._last_speaker: str | None = None
@@ -130,9 +132,9 @@ class AgentLink:
         """What keeps the link from working, for guestctl."""
         found = []
         if self._socket is None:
-            found.append("no address of our own to receive on")
+            found.append(f"receives nothing: {self._unbound}")
         if self.destination is None:
-            found.append(f"{CONTROLLER} is not in the hosts file")
+            found.append(f"{CONTROLLER} is not in the hosts file: add it to {HOSTS_PATH}")
         return found
 
     def open(self) -> None:
@@ -280,14 +282,20 @@ class AgentLink:
     def _bind(self) -> None:
         address = self._own_address()
         if address is None:
-            self._bind_later("no address is known for this host")
+            self._bind_later(
+                f"no address is known for this host: add {self._hostname} to {HOSTS_PATH}, or set"
+                " [client] address"
+            )
             return
         where = (address, self._settings.rx_port)
         try:
             sock = bound_socket(where, RECEIVE_BUFFER)
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
-                self._bind_later(f"{address} is not an address of this host")
+                self._bind_later(
+                    f"{address} is not an address of this host: set its interface up, or correct"
+                    f" {HOSTS_PATH} or [client] address"
+                )
                 return
             reason = error.strerror or str(error)
             raise StartError(f"cannot bind UDP port {where[1]} on {address}: {reason}") from error
@@ -301,6 +309,7 @@ class AgentLink:
         return self._hosts.own_address(self._hostname, self._management_interface)
 
     def _bind_later(self, why: str) -> None:
+        self._unbound = why
         if self._bind_failures.hit("bind") is not None:
             log.warning("%s; trying again every %d s", why, int(RESOLVE_SECS))
         self._timers.start("bind", RESOLVE_SECS, self._bind_again)

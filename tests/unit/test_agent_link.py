@@ -433,10 +433,10 @@ def test_an_address_that_is_not_ours_yet_is_tried_again(server):
     server.renew(f"{CONTROLLER} controller\n")
     server.start()
     server.loop.advance(10)
-    assert server.app.link.problems
+    assert "add compute-0 to /etc/hosts" in server.app.link.problems[0]
     server.write_hosts(f"{CONTROLLER} controller\n198.51.100.7 compute-0\n")
     server.loop.advance(10)
-    assert server.app.link.problems
+    assert "198.51.100.7 is not an address of this host" in server.app.link.problems[0]
     server.write_hosts(HOSTS)
     server.loop.advance(3.1)
     assert server.app.link.problems == []
