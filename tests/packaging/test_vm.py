@@ -80,6 +80,7 @@ def test_a_life(machine: VirtualMachine) -> None:
     install(machine)
     enable(machine)
     watch_over_a_guest(machine)
+    let_in(machine)
     kill(machine)
     reboot(machine)
     answer_through_a_real_port(machine)
@@ -134,6 +135,20 @@ def watch_over_a_guest(machine: VirtualMachine) -> None:
         assert "Seccomp:\t2\n" in status
     fetch = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:2410/metrics').status)"
     assert machine.run(f'python3 -c "{fetch}"') == "200\n"
+
+
+def let_in(machine: VirtualMachine) -> None:
+    """Who sends a command is known under the unit's restrictions too: [agent] vim_cmd_users."""
+    machine.run("sed -i 's/^;vim_cmd_users.*/vim_cmd_users = games/' /etc/mtc/guestAgent.ini")
+    machine.run("guestAgent --check-config | grep -q games && systemctl restart guestAgent")
+    request = "DELETE /v1/instances/22220000-0000-4000-8000-000000000002"
+    client = (
+        "import http.client as h; c = h.HTTPConnection('127.0.0.1', 2410);"
+        f" c.request(*'{request}'.split()); print(c.getresponse().status)"
+    )
+    for user, status in (("man", "403"), ("games", "404"), ("root", "404")):
+        command = f'setpriv --reuid={user} --clear-groups python3 -c "{client}"'
+        assert machine.run(command) == f"{status}\n"
 
 
 def kill(machine: VirtualMachine) -> None:

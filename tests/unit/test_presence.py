@@ -148,3 +148,13 @@ def test_the_daemon_looks_by_itself(controller):
     assert [event["uuid"] for event in rig.vim.events("service")] == [UUID]
     rig.advance(13)
     assert len(rig.told("QRY_INST")) >= 1, "it is audited again"
+
+
+def test_an_address_that_no_name_gives_is_told_with_its_remedy():
+    rig = AgentRig()
+    rig.write_hosts({"controller": CONTROLLER})
+    rig.restart()
+    found = sentences(rig.agent.problems())
+    rig.close()
+    remedy = "add controller-0 to /etc/hosts, or set [agent] local_address"
+    assert f"our local address is not known: {remedy}" in found
