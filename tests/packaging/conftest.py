@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.support import SHELLS, Host, copy_sources, host_of, make, must, need, need_root
+from tests.packaging.support import (
+    SHELLS,
+    Host,
+    copy_sources,
+    host_of,
+    made_once,
+    make,
+    must,
+    need,
+    need_root,
+)
 
 
 def once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
@@ -18,16 +27,7 @@ def once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], obj
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent  # what the test processes of one run share
-    directory = base / f"shared-{name}"
-    with (base / f"shared-{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not directory.exists():
-            unfinished = base / f"unfinished-{name}"
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir()
-            build(unfinished)
-            unfinished.rename(directory)
-    return directory
+    return made_once(base / f"shared-{name}", build)
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,6 @@ mount, process and network namespaces of its own: what a test does there ends wi
 
 from __future__ import annotations
 
-import fcntl
-import functools
 import os
 import shutil
 import subprocess
@@ -17,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.support import Completed, call, need
+from tests.packaging.support import Completed, call, made_once, need
 from tests.peers.root import REPOSITORY
 
 _SET_UP = """
@@ -40,6 +38,8 @@ touch "$0/ready"
 while :; do sleep 0.2; done # and so reap what has no parent any more
 """
 _WAIT_SECS = 20
+# What debootstrap has made stays.
+ROOTS = REPOSITORY / "build/roots"
 HOSTS = "127.0.0.1 localhost controller\n127.0.0.3 controller-0\n127.0.0.2 compute-0\n"
 
 
@@ -117,21 +117,11 @@ class RealRoot:
         self._holder.wait()
 
 
-@functools.cache
 def debian(suite: str) -> Path:
     """Return a directory with a new Debian of that release; made once, kept in build/."""
-    root = REPOSITORY / "build/roots" / suite
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with root.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not root.is_dir():
-            unfinished = root.with_suffix(".unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            # In 13 logrotate brings systemd, which cannot be set up there.
-            more = ["logrotate"] if suite != "trixie" else []
-            debootstrap(suite, unfinished, ["python3", "make", *more])
-            unfinished.rename(root)
-    return root
+    # In 13 logrotate brings systemd, which cannot be set up there.
+    packages = ["python3", "make", *(["logrotate"] if suite != "trixie" else [])]
+    return made_once(ROOTS / suite, lambda root: debootstrap(suite, root, packages))
 
 
 def debootstrap(suite: str, root: Path, packages: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import os
 import re
@@ -10,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,20 @@ def need(tool: str, package: str) -> str:
     if path is None:
         pytest.skip(f"{tool} is not installed (package {package})")
     return path
+
+
+def made_once(directory: Path, build: Callable[[Path], object]) -> Path:
+    """Return `directory`, filled by `build` in whichever test process comes first."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with directory.with_name(f"{directory.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not directory.exists():
+            unfinished = directory.with_name(f"{directory.name}.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            build(unfinished)
+            unfinished.rename(directory)
+    return directory
 
 
 def asked_for(variable: str, what: str) -> None:

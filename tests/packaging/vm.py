@@ -7,9 +7,7 @@ come in as a tar archive that is its second disk, commands go in through a virti
 from __future__ import annotations
 
 import base64
-import fcntl
 import itertools
-import os
 import shlex
 import shutil
 import socket
@@ -18,11 +16,8 @@ import tarfile
 import time
 from pathlib import Path
 
-import pytest
-
-from tests.packaging.real_root import debootstrap
-from tests.packaging.support import Completed, call, must, need
-from tests.peers.root import REPOSITORY
+from tests.packaging.real_root import ROOTS, debootstrap
+from tests.packaging.support import Completed, call, made_once, must, need
 
 # What StarlingX stands on.
 SUITE = "bullseye"
@@ -68,7 +63,7 @@ class VirtualMachine:
 
     def __init__(self, directory: Path, files: Path) -> None:
         emulator = need("qemu-system-x86_64", "qemu-system-x86")
-        disk = _disk()
+        disk = made_once(ROOTS / "vm", _make_disk)
         directory.mkdir()
         self._console = directory / "console"
         self._shell_path = directory / "shell"
@@ -181,24 +176,8 @@ def _pack(files: Path, archive: Path) -> None:
             tar.add(path, path.name, filter=owned_by_root)
 
 
-def _disk() -> Path:
-    """Return the directory with disk, vmlinuz and initrd; made once, kept in build/."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root, for debootstrap")
-    directory = REPOSITORY / "build/roots/vm"
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with directory.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not directory.is_dir():
-            unfinished = directory.with_suffix(".new")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir()
-            _make_disk(unfinished)
-            unfinished.rename(directory)
-    return directory
-
-
 def _make_disk(directory: Path) -> None:
+    """Make disk, vmlinuz and initrd in `directory`."""
     maker = need("mke2fs", "e2fsprogs")
     root = directory / "root"
     debootstrap(SUITE, root, _PACKAGES)
