@@ -285,11 +285,12 @@ def test_why(day: Day, name: str) -> None:
 
 def test_a_loss_has_its_last_messages_in_the_log(day: Day) -> None:
     log = day.worker.daemons[0].log
-    (line,) = [
-        line for line in log.splitlines()
+    told = [
+        line.count("ago < challenge_response, wrong number")
+        for line in log.splitlines()
         if "lost; the last messages: " in line and day.uuids["wrong-answer"] in line
-    ]  # fmt: skip
-    assert line.count("ago < challenge_response, wrong number") >= 2
+    ]
+    assert max(told) >= 2
 
 
 @pytest.fixture(scope="module")

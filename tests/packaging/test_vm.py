@@ -96,7 +96,7 @@ def heard(kind: str, data: str) -> str:
 def install(machine: VirtualMachine) -> None:
     machine.run(f"install -d -o games {CHANNELS}; systemd-tmpfiles --create platform.conf")
     files = " ".join(f"/packages/{deb_name(name)}.deb" for name in NAMES)
-    machine.run(f"apt-get install --yes --no-install-recommends {files}", 300)
+    machine.run(f"apt-get install --yes --no-install-recommends {files}")
     units = [f"/lib/systemd/system/{name}.service" for name in (*DAEMONS, "guest-client")]
     assert machine.run(f"systemd-analyze verify --man=no {' '.join(units)}") == ""
 
@@ -177,7 +177,7 @@ def reboot(machine: VirtualMachine) -> None:
 def answer_through_a_real_port(machine: VirtualMachine) -> None:
     """`guestctl try-guest` plays the host, at QEMU's end of it."""
     guestctl = [sys.executable, REPOSITORY / "bin/guestctl"]
-    done = call([*guestctl, "try-guest", machine.guest_port], 180)
+    done = call([*guestctl, "try-guest", machine.guest_port], 600)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -198,7 +198,7 @@ def purge(machine: VirtualMachine) -> None:
     """Nothing runs and nothing is left but what the test has put there."""
     machine.run(f"systemctl disable --now {' '.join(PEERS)}")
     machine.run(f"rm -r /etc/systemd/system/guest* /run/guest.log; rm -f {CHANNELS}/*")
-    machine.run(f"apt-get purge --yes {' '.join(deb_name(name) for name in NAMES)}", 300)
+    machine.run(f"apt-get purge --yes {' '.join(deb_name(name) for name in NAMES)}")
     assert machine.call("grep -lx 'guest.*' /proc/[0-9]*/comm").stdout == ""
     directories = "/etc /run /usr/local /usr/lib /usr/share /var/log"
     left = machine.run(f"find {directories} -xdev -name '*guest[SAc-]*' -o -name mtce-guest")

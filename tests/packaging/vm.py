@@ -25,8 +25,9 @@ _PACKAGES = [
     *("systemd-sysv", "udev", "dbus", "linux-image-cloud-amd64", "initramfs-tools", "kmod"),
     *("python3", "iproute2", "logrotate"),
 ]
-# The processor is emulated (KVM within virtual machines is not to be relied on): a boot takes time.
-_BOOT_SECS = 300
+# The processor is emulated (KVM within virtual machines is not to be relied on), and the host may
+# be busy: a boot of 15 s has taken two minutes. No bound here is the point of a test.
+_PATIENCE_SECS = 600
 _DISK_BYTES = 2 << 30
 
 _SHELL = """\
@@ -115,12 +116,12 @@ class VirtualMachine:
         return line.decode("ascii", "replace").strip()
 
     def _wait_for_boot(self) -> None:
-        while self._line(_BOOT_SECS) != "ready":
+        while self._line(_PATIENCE_SECS) != "ready":
             pass
         # "degraded" where a unit of Debian's own has failed; the tests look at ours.
-        self.call("systemctl is-system-running --wait", _BOOT_SECS)
+        self.call("systemctl is-system-running --wait", _PATIENCE_SECS)
 
-    def call(self, script: str, timeout: float = 120) -> Completed:
+    def call(self, script: str, timeout: float = _PATIENCE_SECS) -> Completed:
         """Run a line of shell there as root; what it prints is `stdout`."""
         self._shell.settimeout(timeout)
         self._shell.sendall(base64.b64encode(script.encode()) + b"\n")
@@ -128,13 +129,13 @@ class VirtualMachine:
         text = base64.b64decode(output).decode("utf-8", "replace")
         return subprocess.CompletedProcess(script, int(status), text, "")
 
-    def run(self, script: str, timeout: float = 120) -> str:
+    def run(self, script: str, timeout: float = _PATIENCE_SECS) -> str:
         """Run a line that has to succeed; return what it printed."""
         done = self.call(script, timeout)
         assert done.returncode == 0, f"{script}: {done.returncode}\n{done.stdout}"
         return done.stdout
 
-    def wait_for(self, script: str, output: str, timeout: float = 60) -> None:
+    def wait_for(self, script: str, output: str, timeout: float = _PATIENCE_SECS) -> None:
         """Run a line again and again until it succeeds and prints this."""
         deadline = time.monotonic() + timeout
         for pause in itertools.repeat(0.3):
