@@ -22,7 +22,7 @@ from guestmtce.runtime.http_client import (
     FAILURES,
     RESET,
     TIMEOUT,
-    Exchange,
+    HttpExchange,
     Outcome,
     encode_request,
     host_header,
@@ -58,7 +58,7 @@ class VimApi:
         self._agent = agent
         self._address = address
         self._on_news = on_news
-        self._exchanges: dict[Delivery, Exchange] = {}
+        self._exchanges: dict[Delivery, HttpExchange] = {}
         self._timers = Timers(loop)
         self._throttle = EveryNth(_LOG_EVERY)
         self._stopped = False
@@ -110,7 +110,7 @@ class VimApi:
             self._done(delivery, outcome)
 
         log.debug("%s %s", method, target)
-        self._exchanges[delivery] = Exchange(
+        self._exchanges[delivery] = HttpExchange(
             self._loop,
             address,
             request,

@@ -27,7 +27,7 @@ _BODIES = {
 }
 
 
-class Finding(NamedTuple):
+class RuleFinding(NamedTuple):
     """What came of one row; `mark` is one of the four words above, `note` says more."""
 
     rule: str
@@ -76,10 +76,10 @@ class Wire:
                 self._look_at(whole)
         return found
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[RuleFinding]:
         """Yield a row for each rule of the wire."""
         for rule in self.RULES:
-            yield Finding(rule, *self.seen.get(rule, (RIGHT, "")))
+            yield RuleFinding(rule, *self.seen.get(rule, (RIGHT, "")))
 
     def _look_at(self, line: bytes) -> None:
         """Note what is not as the rules have it, though it was understood."""

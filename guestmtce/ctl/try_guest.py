@@ -22,7 +22,7 @@ from guestmtce.core.server.guest_protocol import (
 )
 from guestmtce.core.shared.vocabulary import CorrectiveAction, Event, Notification, VoteResult
 from guestmtce.ctl.guest_link import Link, LinkError
-from guestmtce.ctl.guest_wire import NOT_TRIED, RIGHT, TOLERATED, WRONG, Finding, Wire
+from guestmtce.ctl.guest_wire import NOT_TRIED, RIGHT, TOLERATED, WRONG, RuleFinding, Wire
 from guestmtce.ctl.table import Style, cell
 
 _FIRST_INIT_SECS = 15.0
@@ -307,7 +307,7 @@ ROWS: tuple[tuple[str, Callable[[Guest], str]], ...] = (
 )
 
 
-def findings(link: Link) -> Iterator[Finding]:
+def findings(link: Link) -> Iterator[RuleFinding]:
     """Go through the rows with the client at the other end of `link`, which is opened here.
 
     Ends early if the client is gone; that is a finding, too.
@@ -317,19 +317,19 @@ def findings(link: Link) -> Iterator[Finding]:
         link.open()
         for rule, play in ROWS:
             try:
-                yield Finding(rule, RIGHT, play(guest))
+                yield RuleFinding(rule, RIGHT, play(guest))
             except BrokenError as error:
-                yield Finding(rule, WRONG, str(error))
+                yield RuleFinding(rule, WRONG, str(error))
             except ToleratedError as error:
-                yield Finding(rule, TOLERATED, str(error))
+                yield RuleFinding(rule, TOLERATED, str(error))
             except ImpossibleError as error:
-                yield Finding(rule, NOT_TRIED, str(error))
+                yield RuleFinding(rule, NOT_TRIED, str(error))
     except LinkError as error:
-        yield Finding("stays at the other end", WRONG, str(error))
+        yield RuleFinding("stays at the other end", WRONG, str(error))
     yield from guest.wire.findings()
 
 
-def line(finding: Finding, style: Style) -> str:
+def line(finding: RuleFinding, style: Style) -> str:
     """Return a finding as one line of text, safe for a terminal."""
     colour = {RIGHT: "healthy", WRONG: "down"}.get(finding.mark, "degraded")
     mark = style.mark(colour, f"{finding.mark:<10}")

@@ -119,7 +119,7 @@ class Outcome(NamedTuple):
     error: str
 
 
-class Exchange:
+class HttpExchange:
     """A request to (numeric host, port) on its way; `on_done(outcome)` is called once, later.
 
     `on_written()` is called when the whole request has gone out, before that.

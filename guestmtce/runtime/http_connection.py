@@ -51,7 +51,7 @@ class Limits(NamedTuple):
     accept_retry: float = 0.5
 
 
-class Owner(Protocol):
+class HttpOwner(Protocol):
     """What a connection needs of its server."""
 
     loop: Loop
@@ -61,16 +61,16 @@ class Owner(Protocol):
     counts: Counter[str]
     users: LocalUsers
 
-    def active(self, connection: Connection) -> object:
+    def active(self, connection: HttpConnection) -> object:
         """Something happened on a connection."""
 
-    def closed(self, connection: Connection) -> object:
+    def closed(self, connection: HttpConnection) -> object:
         """A connection is gone."""
 
-    def follow(self, connection: Connection) -> bool:
+    def follow(self, connection: HttpConnection) -> bool:
         """Call `connection.publish()` with each event from now on; False if too many follow."""
 
-    def queue(self, connection: Connection) -> object:
+    def queue(self, connection: HttpConnection) -> object:
         """Call `connection.send_piece()` when it is its turn."""
 
 
@@ -83,10 +83,10 @@ class _Phase(Enum):
     LINGER = auto()
 
 
-class Connection:
+class HttpConnection:
     """One client. An `extra` one is there although all places are taken: it has one request."""
 
-    def __init__(self, owner: Owner, sock: socket.socket, *, extra: bool = False) -> None:
+    def __init__(self, owner: HttpOwner, sock: socket.socket, *, extra: bool = False) -> None:
         self._owner = owner
         self._socket = sock
         self._extra = extra
@@ -95,7 +95,7 @@ class Connection:
         self._output = memoryview(b"")
         self._answer: Answer | None = None  # the rest of an answer that comes in pieces
         # What comes once the output is sent; it returns True if there is output again.
-        self._step: Callable[[Connection], bool] = Connection._serve_next
+        self._step: Callable[[HttpConnection], bool] = HttpConnection._serve_next
         self._at_end = False
         self._closed = False
         self._more: Timer | None = None
@@ -198,7 +198,7 @@ class Connection:
         if not data:
             # Half closed: what was asked for is still answered.
             self._at_end = True
-        elif self._step is Connection._serve_next:
+        elif self._step is HttpConnection._serve_next:
             self._framer.receive(data)
 
     def _advance(self) -> None:
@@ -253,12 +253,12 @@ class Connection:
         keep_alive = request.keep_alive and not self._extra
         answer = Answer(response, keep_alive=keep_alive, head_only=request.method == "HEAD")
         if answer.in_pieces:
-            self._answer, self._step = answer, Connection._await_turn
+            self._answer, self._step = answer, HttpConnection._await_turn
         elif answer.follows and not self._owner.follow(self):
             self._refuse("refused", HttpError(503, "too many follow the events"))
         else:
             self._output = memoryview(answer.next_block() or b"")
-            self._step = Connection._follow if answer.follows else _after(answer)
+            self._step = HttpConnection._follow if answer.follows else _after(answer)
 
     def _user(self) -> LocalUser:
         """Return who sends requests on this connection, looked up once."""
@@ -280,7 +280,7 @@ class Connection:
     def _refuse(self, counted_as: str, error: HttpError) -> None:
         """Answer with an error: the last that this client hears."""
         self._owner.counts[counted_as] += 1
-        self._step = Connection._linger
+        self._step = HttpConnection._linger
         self._deadline.cancel()
         answer = Answer(self._owner.on_error(error), keep_alive=False)
         self._output = memoryview(self._output.tobytes() + (answer.next_block() or b""))
@@ -337,6 +337,6 @@ class Connection:
         self._owner.loop.watch(self._socket, events, self.ready)
 
 
-def _after(answer: Answer) -> Callable[[Connection], bool]:
+def _after(answer: Answer) -> Callable[[HttpConnection], bool]:
     """Return what comes when the whole of an answer is sent."""
-    return Connection._serve_next if answer.keep_alive else Connection._linger
+    return HttpConnection._serve_next if answer.keep_alive else HttpConnection._linger

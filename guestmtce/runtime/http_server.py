@@ -14,7 +14,7 @@ import socket
 from collections import Counter, OrderedDict
 
 from guestmtce.runtime import address as addresses
-from guestmtce.runtime.http_connection import Connection, ErrorHandler, Handler, Limits
+from guestmtce.runtime.http_connection import ErrorHandler, Handler, HttpConnection, Limits
 from guestmtce.runtime.local_user import LocalUsers
 from guestmtce.runtime.loop import Loop, Timer
 
@@ -58,11 +58,11 @@ class HttpServer:
         self.on_error = on_error
         self.limits = limits
         # Open ones in the order of their last activity; those beyond the limit apart, as they came.
-        self._connections: OrderedDict[Connection, None] = OrderedDict()
-        self._extra: dict[Connection, None] = {}
-        self._followers: dict[Connection, None] = {}
+        self._connections: OrderedDict[HttpConnection, None] = OrderedDict()
+        self._extra: dict[HttpConnection, None] = {}
+        self._followers: dict[HttpConnection, None] = {}
         # Those whose long answer is being made: the first one's next piece is next.
-        self._queue: OrderedDict[Connection, None] = OrderedDict()
+        self._queue: OrderedDict[HttpConnection, None] = OrderedDict()
         self._turn: Timer | None = None
         self._retry: Timer | None = None
         self._still_here: Timer | None = None
@@ -90,17 +90,17 @@ class HttpServer:
         for connection in [*self._connections, *self._extra, *self._followers]:
             connection.close()
 
-    def active(self, connection: Connection) -> None:
+    def active(self, connection: HttpConnection) -> None:
         """Something happened on a connection: it is the last to be evicted now."""
         if connection in self._connections:
             self._connections.move_to_end(connection)
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: HttpConnection) -> None:
         """A connection is gone."""
         for table in (self._connections, self._extra, self._followers, self._queue):
             table.pop(connection, None)
 
-    def follow(self, connection: Connection) -> bool:
+    def follow(self, connection: HttpConnection) -> bool:
         """Give a connection every event that is published from now on; False if too many follow.
 
         It no longer counts among the connections (decision 36).
@@ -133,7 +133,7 @@ class HttpServer:
         if self._followers:
             self._speak_later()
 
-    def queue(self, connection: Connection) -> None:
+    def queue(self, connection: HttpConnection) -> None:
         """Call `connection.send_piece()` when it is its turn.
 
         Long answers are made one at a time, a piece in each turn of the loop; a client that does
@@ -178,12 +178,12 @@ class HttpServer:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.counts["accepted"] += 1
         if len(self._connections) < self.limits.connections or self._make_room():
-            self._connections[Connection(self, sock)] = None
+            self._connections[HttpConnection(self, sock)] = None
             return
         if len(self._extra) >= self.limits.refused:
             self.counts["refused"] += 1
             next(iter(self._extra)).close()
-        self._extra[Connection(self, sock, extra=True)] = None
+        self._extra[HttpConnection(self, sock, extra=True)] = None
 
     def _make_room(self) -> bool:
         """Close the oldest idle connection, else the one that keeps us waiting longest.
@@ -192,7 +192,7 @@ class HttpServer:
         """
         leaving = next((each for each in self._connections if each.idle), None)
         if leaving is None:
-            leaving = max(self._connections, key=Connection.kept_us_waiting)
+            leaving = max(self._connections, key=HttpConnection.kept_us_waiting)
             if leaving.kept_us_waiting() <= self.limits.patience:
                 return False
         self.counts["evicted"] += 1

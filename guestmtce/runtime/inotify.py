@@ -51,7 +51,7 @@ _libc.inotify_rm_watch.argtypes = [ctypes.c_int, ctypes.c_int]
 _libc.inotify_rm_watch.restype = ctypes.c_int
 
 
-class Event(NamedTuple):
+class FileEvent(NamedTuple):
     """One record of the kernel. `name` is empty when the event is the watched path's own."""
 
     wd: int
@@ -60,7 +60,7 @@ class Event(NamedTuple):
     name: bytes
 
 
-def parse_events(data: bytes) -> list[Event]:
+def parse_events(data: bytes) -> list[FileEvent]:
     """Return the events in what one read returned; raises ValueError on half a record.
 
     The kernel hands out whole records only, padded with NUL.
@@ -76,7 +76,7 @@ def parse_events(data: bytes) -> list[Event]:
             raise ValueError("half an inotify name")
         name = data[position : position + length].rstrip(b"\0")
         position += length
-        events.append(Event(wd, mask, cookie, name))
+        events.append(FileEvent(wd, mask, cookie, name))
     return events
 
 
@@ -107,7 +107,7 @@ class Inotify:
         if _libc.inotify_rm_watch(self._fd, wd) < 0:
             raise _error(f"watch {wd}")
 
-    def read(self) -> list[Event]:
+    def read(self) -> list[FileEvent]:
         """Return what has happened, [] if nothing; at most READ_BYTES of records a call."""
         try:
             return parse_events(os.read(self._fd, READ_BYTES))

@@ -191,7 +191,7 @@ def test_channels_that_close_at_once_cost_nothing(place):
 
     def hang_up(guest):
         with contextlib.suppress(RuntimeError):
-            guest.seen.listener = lambda seen: seen.event == "connected" and guest._close_host()
+            guest.seen.listener = lambda seen: seen.event == "connected" and guest.close_host()
 
     guests = []
     for number in range(20):

@@ -104,7 +104,7 @@ class ScriptedGuest:
 
     def hang_up(self) -> None:
         """Close the connection, as QEMU does when it ends; goes on listening."""
-        self._reactor.call(self._close_host)
+        self._reactor.call(self.close_host)
 
     def remove(self) -> None:
         """End as QEMU ends cleanly: the socket file goes."""
@@ -140,7 +140,7 @@ class ScriptedGuest:
         self._reactor.watch(self._listener, selectors.EVENT_READ, self._accept)
 
     def _stop(self, unlink: bool) -> None:
-        self._close_host()
+        self.close_host()
         if self._listener is not None:
             self._reactor.unwatch(self._listener)
             self._listener.close()
@@ -168,7 +168,7 @@ class ScriptedGuest:
             self.send_init()
             self._init_timer = self._reactor.later(INIT_RESEND_SECS, self._say_init)
 
-    def _close_host(self) -> None:
+    def close_host(self) -> None:
         if self._init_timer is not None:
             self._init_timer.cancel()
         if self._host is None:
@@ -201,7 +201,7 @@ class ScriptedGuest:
         except ConnectionError:
             data = b""
         if not data:
-            self._close_host()
+            self.close_host()
             return
         for message in self._reader.feed(data):
             self.seen.append(Seen(time.monotonic(), message["msg_type"], message))
@@ -251,7 +251,7 @@ class ScriptedGuest:
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._close_host()
+            self.close_host()
             return
         self._output = self._output[sent:]
         if self.split and self._output:

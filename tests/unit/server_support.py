@@ -39,7 +39,7 @@ class Agent:
         self.got: list[wire.Datagram] = []
         self.is_new = False
         self._loop = loop
-        self._server = server
+        self.server = server
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
@@ -58,7 +58,7 @@ class Agent:
         self.send_raw(wire.pack(name, {"source": CONTROLLER, **body}, wire.GUEST_SIGNATURE))
 
     def send_raw(self, data: bytes) -> None:
-        self._socket.sendto(data, self._server)
+        self._socket.sendto(data, self.server)
         self._loop.settle()
 
     def provision(self, uuid: str = UUID, name: str = "ADD_INST", state: str = "enabled") -> None:
@@ -100,7 +100,7 @@ class Guest:
         self.init = wire.init_body()
         self.connection: socket.socket | None = None
         self._loop = server.loop
-        self._listener: socket.socket | None = None
+        self.listener: socket.socket | None = None
         self._reader = wire.MessageReader()
         self._sequence = 0
         self.listen()
@@ -109,16 +109,16 @@ class Guest:
         """Be there: QEMU starts, taking over the path."""
         with contextlib.suppress(FileNotFoundError):
             self.path.unlink()
-        self._listener = unix_listener(self.path, backlog)
-        self._loop.watch(self._listener, selectors.EVENT_READ, self._accept)
+        self.listener = unix_listener(self.path, backlog)
+        self._loop.watch(self.listener, selectors.EVENT_READ, self._accept)
 
     def stop(self, *, unlink: bool) -> None:
         """QEMU ends; killed, it leaves its file behind."""
         self.hang_up()
-        if self._listener is not None:
-            self._loop.unwatch(self._listener)
-            self._listener.close()
-            self._listener = None
+        if self.listener is not None:
+            self._loop.unwatch(self.listener)
+            self.listener.close()
+            self.listener = None
         if unlink:
             with contextlib.suppress(FileNotFoundError):
                 self.path.unlink()
@@ -175,11 +175,11 @@ class Guest:
         )
 
     def _accept(self, _ready: int) -> None:
-        assert self._listener is not None
+        assert self.listener is not None
         if self.connection is not None:
             return  # one client at a time; a second one waits in the queue
         try:
-            self.connection, _ = self._listener.accept()
+            self.connection, _ = self.listener.accept()
         except BlockingIOError:
             return
         self.connection.setblocking(False)

@@ -124,7 +124,7 @@ def test_a_strangers_word_counts_for_nothing(server, name):
     """ "accepts datagrams only from the addresses of controller, controller-0, controller-1"."""
     server.start()
     server.beating()
-    stranger = Agent(server.loop, "127.0.0.77", server.settings.agent_rx_port, server.agent._server)
+    stranger = Agent(server.loop, "127.0.0.77", server.settings.agent_rx_port, server.agent.server)
     before = server.app.dump()["instances"]
     try:
         stranger.send(
@@ -145,7 +145,7 @@ def test_all_in_one(server, monkeypatch):
     local = "127.0.0.44"
     monkeypatch.setattr(agent_link, "addresses_here", lambda: frozenset({CONTROLLER, local}))
     server.start()
-    agent = Agent(server.loop, local, server.settings.agent_rx_port, server.agent._server)
+    agent = Agent(server.loop, local, server.settings.agent_rx_port, server.agent.server)
     try:
         agent.provision()
         assert UUID in server.app.channels
@@ -163,7 +163,7 @@ def test_answers_go_to_the_configured_port_whatever_the_source_port(server):
     server.agent.provision()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as elsewhere:
         elsewhere.bind((CONTROLLER, 0))
-        elsewhere.sendto(wire.pack("QRY_INST", {"source": CONTROLLER}), server.agent._server)
+        elsewhere.sendto(wire.pack("QRY_INST", {"source": CONTROLLER}), server.agent.server)
         server.loop.settle()
         assert server.agent.names() == ["QRY_INST"]
         elsewhere.setblocking(False)
@@ -176,7 +176,7 @@ def test_a_second_agent_does_not_get_what_the_active_one_needs(server):
     server.write_hosts(HOSTS + f"{CONTROLLER_0} controller-0\n")
     server.start()
     guest = server.beating()
-    stale = Agent(server.loop, CONTROLLER_0, server.settings.agent_rx_port, server.agent._server)
+    stale = Agent(server.loop, CONTROLLER_0, server.settings.agent_rx_port, server.agent.server)
     try:
         stale.send("QRY_INST")
         guest.hang_up()
@@ -192,7 +192,7 @@ def test_without_a_controller_the_believed_agent_that_spoke_last_is_told(server)
     server.write_hosts(f"{CONTROLLER_0} controller-0\n{COMPUTE_0} compute-0\n")
     server.start()
     server.loop.advance(130)  # the name that vanished is kept for a while
-    agent = Agent(server.loop, CONTROLLER_0, server.settings.agent_rx_port, server.agent._server)
+    agent = Agent(server.loop, CONTROLLER_0, server.settings.agent_rx_port, server.agent.server)
     try:
         agent.provision()
         agent.send("QRY_INST")
@@ -206,7 +206,7 @@ def test_on_an_all_in_one_host_any_of_its_addresses_is_believed(server, monkeypa
     """The agent's local address is no stranger where `controller` is this very host."""
     monkeypatch.setattr(agent_link, "addresses_here", lambda: frozenset(here))
     server.start()
-    local = Agent(server.loop, "127.0.0.77", server.settings.agent_rx_port, server.agent._server)
+    local = Agent(server.loop, "127.0.0.77", server.settings.agent_rx_port, server.agent.server)
     try:
         local.provision()
         assert (UUID in server.app.channels) is (CONTROLLER in here)

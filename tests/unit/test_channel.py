@@ -120,7 +120,7 @@ def test_a_new_file_in_place_of_the_connected_one(server):
     assert new.accepted
     assert server.heartbeating()
     assert server.agent.names() == ["STOPPED", "RUNNING"]
-    old._listener = None  # its path is the new one's
+    old.listener = None  # its path is the new one's
 
 
 def test_refused_is_tried_again_later_and_later(server):
@@ -163,7 +163,7 @@ def test_a_full_listen_queue_is_a_failure_like_any_other(server):
     made.stop(unlink=True)
     server.loop.settle()
     made.listen(backlog=0)
-    server.loop.unwatch(made._listener)
+    server.loop.unwatch(made.listener)
     clients = [unix_connection(made.path)]
     server.agent.provision()
     server.loop.advance(2)
@@ -173,7 +173,7 @@ def test_a_full_listen_queue_is_a_failure_like_any_other(server):
     assert not server.connected()
     for client in clients:
         client.close()
-    made._listener.accept()[0].close()
+    made.listener.accept()[0].close()
     made.listen(backlog=1)
     server.loop.advance(1)
     assert server.heartbeating()
@@ -442,10 +442,10 @@ def test_storm_of_connected_channels_leaks_nothing(server):
         guest.stop(unlink=True)
         server.loop.run_once()
     for guest in guests:
-        if guest._listener is None and choose.random() < 0.5:
+        if guest.listener is None and choose.random() < 0.5:
             guest.listen()
     server.loop.advance(5)
-    alive = {guest.uuid for guest in guests if guest._listener is not None}
+    alive = {guest.uuid for guest in guests if guest.listener is not None}
     assert set(server.app.channels) == alive
     assert all(server.connected(uuid) for uuid in alive)
     for guest in guests:

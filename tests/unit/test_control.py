@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -172,23 +173,19 @@ def test_clients_beyond_the_bound_wait_for_their_turn(rig):
 
 def test_without_descriptors_accepting_is_tried_again_later(rig, monkeypatch):
     """ "EMFILE stops accepting and tries again by timer" (architecture.md, "The loop")."""
-    listening = rig.server._socket
 
-    class OutOfDescriptors:
-        def accept(self):
-            raise OSError(24, "Too many open files")
+    def out_of_descriptors(_socket):
+        raise OSError(errno.EMFILE, "Too many open files")
 
-        def __getattr__(self, name):
-            return getattr(listening, name)
-
-    rig.server._socket = OutOfDescriptors()
+    accept = socket.socket.accept
+    monkeypatch.setattr(socket.socket, "accept", out_of_descriptors)
     client = rig.connect()
     client.sendall(b'{"command":"x"}\n')
     rig.loop.advance(0.5)
     turns = rig.loop.turns
     rig.loop.advance(0.4)
     assert rig.loop.turns - turns < 10
-    rig.server._socket = listening
+    monkeypatch.setattr(socket.socket, "accept", accept)
     rig.loop.advance(1.0)
     assert json.loads(client.recv(4096)) == {"you_said": {"command": "x"}}
 

@@ -257,6 +257,7 @@ def test_a_new_life_is_probed_before_it_is_heard(rig):
     verdict, receipt = rig.heard(1)
     assert verdict is Verdict.TAKE
     assert receipt is not None
+    assert rig.role.stats.counts["unproven"] == 1
 
 
 def test_a_life_that_does_not_answer_is_left_alone(rig):

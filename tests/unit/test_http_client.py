@@ -12,7 +12,7 @@ import pytest
 from guestmtce.runtime import http_client
 from guestmtce.runtime.http_client import (
     ANSWER_LIMIT,
-    Exchange,
+    HttpExchange,
     Outcome,
     encode_request,
     host_header,
@@ -39,8 +39,8 @@ class Rig:
     def address(self) -> tuple[str, int]:
         return self.listener.getsockname()[:2]
 
-    def request(self, data: bytes = REQUEST) -> Exchange:
-        return Exchange(self.loop, self.address, data, self.outcomes.append)
+    def request(self, data: bytes = REQUEST) -> HttpExchange:
+        return HttpExchange(self.loop, self.address, data, self.outcomes.append)
 
     def accept(self) -> socket.socket:
         self.loop.settle()
@@ -129,7 +129,7 @@ def test_a_reset_without_an_answer(rig):
 def test_refused(rig):
     address = rig.address
     rig.listener.close()
-    Exchange(rig.loop, address, REQUEST, rig.outcomes.append)
+    HttpExchange(rig.loop, address, REQUEST, rig.outcomes.append)
     assert rig.outcomes == [], "never called back from inside"
     assert rig.outcome() == (False, None, b"", "refused")
 
@@ -220,13 +220,13 @@ def test_cancel_calls_nobody(rig):
 def test_cancel_before_a_refusal_is_told(rig):
     address = rig.address
     rig.listener.close()
-    Exchange(rig.loop, address, REQUEST, rig.outcomes.append).cancel()
+    HttpExchange(rig.loop, address, REQUEST, rig.outcomes.append).cancel()
     rig.loop.advance(30)
     assert rig.outcomes == []
 
 
 def test_an_address_that_is_none(rig):
-    Exchange(rig.loop, ("vim.example", 80), REQUEST, rig.outcomes.append)
+    HttpExchange(rig.loop, ("vim.example", 80), REQUEST, rig.outcomes.append)
     assert rig.outcome() == (False, None, b"", "unreachable")
 
 

@@ -629,23 +629,18 @@ def test_silent_clients_do_not_keep_the_vim_out(make_rig):
 
 
 def test_without_descriptors_accepting_rests_and_begins_again(rig, monkeypatch):
-    class Exhausted:
-        """The listening socket of a process that has no descriptor left."""
+    tries = []
 
-        tries = 0
+    def out_of_descriptors(listener: socket.socket) -> Any:
+        tries.append(listener)
+        raise OSError(errno.EMFILE, "Too many open files")
 
-        def accept(self) -> Any:
-            self.tries += 1
-            raise OSError(errno.EMFILE, "Too many open files")
-
-    listener, exhausted = rig.server._socket, Exhausted()
-    exhausted.fileno = listener.fileno  # type: ignore[attr-defined]
-    client = Client(rig)
-    rig.server._socket = exhausted  # type: ignore[assignment]
+    client, accept = Client(rig), socket.socket.accept
+    monkeypatch.setattr(socket.socket, "accept", out_of_descriptors)
     rig.loop.settle()
     rig.loop.advance(2)
-    assert 1 < exhausted.tries <= 1 + 2 / rig.server.limits.accept_retry
-    rig.server._socket = listener
+    assert 1 < len(tries) <= 1 + 2 / rig.server.limits.accept_retry
+    monkeypatch.setattr(socket.socket, "accept", accept)
     rig.loop.advance(1)
     assert client.send(GET).statuses() == [200]
 

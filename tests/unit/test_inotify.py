@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guestmtce.runtime import inotify
-from guestmtce.runtime.inotify import Event, Inotify, parse_events
+from guestmtce.runtime.inotify import FileEvent, Inotify, parse_events
 
 U32 = st.integers(0, 2**32 - 1)
 NAMES = st.binary(max_size=255).filter(lambda name: b"\0" not in name)
-EVENTS = st.lists(st.builds(Event, st.integers(-1, 2**31 - 1), U32, U32, NAMES), max_size=20)
+EVENTS = st.lists(st.builds(FileEvent, st.integers(-1, 2**31 - 1), U32, U32, NAMES), max_size=20)
 
 
-def encode(event: Event, padding: int) -> bytes:
+def encode(event: FileEvent, padding: int) -> bytes:
     """As the kernel does: the name, a NUL, and more of them to a round length."""
     name = event.name + b"\0" * padding if event.name else b""
     return struct.pack("=iIII", event.wd, event.mask, event.cookie, len(name)) + name

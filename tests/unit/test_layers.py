@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -174,6 +176,45 @@ def test_runtime_knows_nothing_of_guests(module):
 def test_programs_do_not_know_each_other(module):
     """server, agent and ctl never import each other."""
     assert {layer(name) for name in IMPORTS[module]} & SIBLINGS[layer(module)] == set()
+
+
+# What both daemons have, or each state machine has; no module knows two of a kind by this name.
+OF_EACH = {"Input", "Instance", "Port", "Row"}
+
+
+def test_no_class_name_is_used_twice():
+    names = Counter(
+        node.name
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, times in names.items() if times > 1} == OF_EACH
+
+
+# Of a named tuple, of the standard library: public in all but their names.
+UNDERLINED = {"_asdict", "_exit", "_fields", "_make", "_replace"}
+
+
+def reached_into(path: Path) -> list[str]:
+    """Return the private attributes that a file uses of others than its own classes."""
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    own = {"self", "cls", *(node.name for node in nodes if isinstance(node, ast.ClassDef))}
+    return [
+        ast.unparse(node)
+        for node in nodes
+        if isinstance(node, ast.Attribute)
+        and re.match("_[a-z]", node.attr)
+        and node.attr not in UNDERLINED
+        and not (isinstance(node.value, ast.Name) and node.value.id in own)
+    ]
+
+
+def test_no_test_reaches_into_what_is_private():
+    """Neither of the product nor of what stands in for its peers."""
+    files = sorted((PACKAGE.parent / "tests").rglob("*.py"))
+    found = {str(path.relative_to(PACKAGE.parent)): reached_into(path) for path in files}
+    assert {name: texts for name, texts in found.items() if texts} == {}
 
 
 def test_no_cycles():

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from guestmtce.core.agent import vim_messages
-from guestmtce.core.agent.vim_messages import Alarm, InstanceFacts
+from guestmtce.core.agent.vim_messages import InstanceFacts, VimAlarm
 from guestmtce.core.shared.errors import PeerError
 from guestmtce.core.shared.mtc_message import MtcMessage, VoteAnswer
 from guestmtce.core.shared.vocabulary import Command, CorrectiveAction
@@ -34,7 +34,7 @@ def test_alarm_body_is_as_recorded():
         f'{{"uuid":"{UUID}","hostname":"compute-0","event-type":"alarm","event-data":'
         '{"services":[{"service":"heartbeat","state":"failed","repair-action":"reboot"}]}}'
     )
-    alarm = Alarm(vim_messages.FAILED, CorrectiveAction.REBOOT)
+    alarm = VimAlarm(vim_messages.FAILED, CorrectiveAction.REBOOT)
     assert vim_messages.alarm_body(FACTS, alarm) == expected.encode()
 
 

@@ -48,7 +48,7 @@ class Listener:
         return told
 
 
-OVERFLOW = inotify.Event(-1, inotify.IN_Q_OVERFLOW, 0, b"")
+OVERFLOW = inotify.FileEvent(-1, inotify.IN_Q_OVERFLOW, 0, b"")
 
 
 class Watcher(inotify.Inotify):
@@ -56,14 +56,14 @@ class Watcher(inotify.Inotify):
 
     def __init__(self) -> None:
         super().__init__()
-        self.instead: list[list[inotify.Event]] = []
+        self.instead: list[list[inotify.FileEvent]] = []
         self.watches: dict[str, int] = {}
 
     def add_watch(self, path: str | bytes, mask: int) -> int:
         self.watches[os.fsdecode(path)] = wd = super().add_watch(path, mask)
         return wd
 
-    def read(self) -> list[inotify.Event]:
+    def read(self) -> list[inotify.FileEvent]:
         events = super().read()
         if not self.instead:
             return events
@@ -270,7 +270,7 @@ def test_overflow_that_swallowed_the_create_but_not_the_chmod(place):
     """libvirt changes owner and mode of a new socket: that may be all that we hear of it."""
     place.start()
     wd = place.watcher.watches[str(place.path)]
-    chmod = inotify.Event(wd, inotify.IN_ATTRIB, 0, cgcs().encode())
+    chmod = inotify.FileEvent(wd, inotify.IN_ATTRIB, 0, cgcs().encode())
     place.watcher.instead = [[OVERFLOW, chmod]]
     place.socket(cgcs())
     assert ("found", UUID) in place.told() or UUID in place.listener.present

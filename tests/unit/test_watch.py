@@ -127,7 +127,7 @@ def test_watches_used_up_later_close_no_channel(place):
     place.directory.start()
     place.told()
     place.failing[str(place.path)] = errno.ENOSPC
-    place.made[0].instead = [[inotify.Event(-1, inotify.IN_Q_OVERFLOW, 0, b"")]]
+    place.made[0].instead = [[inotify.FileEvent(-1, inotify.IN_Q_OVERFLOW, 0, b"")]]
     place.path.rename(place.above / "old")
     place.path.mkdir()
     place.socket(cgcs())

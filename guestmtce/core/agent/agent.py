@@ -18,7 +18,7 @@ from guestmtce.core.agent.inventory import Host, Instance, Inventory
 from guestmtce.core.agent.lanes import QUERIES, Kind, Message
 from guestmtce.core.agent.presence import Presence
 from guestmtce.core.agent.unknown_hosts import UnknownHosts
-from guestmtce.core.agent.vim_messages import FAILED, Alarm, GuestAnswer
+from guestmtce.core.agent.vim_messages import FAILED, GuestAnswer, VimAlarm
 from guestmtce.core.agent.vim_queue import Ended, VimQueue
 from guestmtce.core.shared.errors import Unneeded
 from guestmtce.core.shared.history import Entry, History, Past, What
@@ -119,7 +119,7 @@ class Agent:
 
     def told(self, key: str, message: Message, ended: Ended) -> None:
         """Note what the VIM was told, and what came of it."""
-        if isinstance(message.detail, Alarm):
+        if isinstance(message.detail, VimAlarm):
             self.alarms_told[message.detail.state, str(message.detail.action)] += 1
         instance = self.inventory.instances.get(key)
         if instance is None or message.kind in QUERIES:
@@ -131,7 +131,7 @@ class Agent:
 
     def untold(self, key: str, message: Message, reason: str) -> None:
         """Note what the VIM will not be told."""
-        if isinstance(message.detail, Alarm):
+        if isinstance(message.detail, VimAlarm):
             self.alarms_untold[reason] += 1
         instance = self.inventory.instances.get(key)
         if instance is None:
@@ -278,7 +278,7 @@ class Agent:
         """The guest heartbeats, so it is not lost; that it is ill is withdrawn if it is `well`."""
 
         def is_void(alarm: object) -> bool:
-            return well or (isinstance(alarm, Alarm) and alarm.state == FAILED)
+            return well or (isinstance(alarm, VimAlarm) and alarm.state == FAILED)
 
         self.queue.withdraw(instance.uuid, Kind.ALARM, reason="heartbeats", only=is_void)
 
@@ -300,6 +300,6 @@ class Agent:
 def in_words(message: Message, instance: Instance) -> str:
     """Return what a message tells the VIM, in words."""
     detail = message.detail
-    if isinstance(detail, (Alarm, GuestAnswer)):
+    if isinstance(detail, (VimAlarm, GuestAnswer)):
         return detail.in_words()
     return f"service, heartbeating {Switch.of(bool(instance.heartbeating))}"

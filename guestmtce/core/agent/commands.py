@@ -21,18 +21,18 @@ from guestmtce.core.shared.vocabulary import POST_EVENTS, Command, Event, Notifi
 POST_EVENT_SECS = 60.0
 
 
-class Answer(NamedTuple):
+class CommandAnswer(NamedTuple):
     """An answer's status and JSON members; a 204 has none."""
 
     status: int
     members: dict[str, Any]
 
 
-_PASS = Answer(200, {"status": "pass"})
-_GONE = Answer(204, {})
+_PASS = CommandAnswer(200, {"status": "pass"})
+_GONE = CommandAnswer(204, {})
 
 
-def execute(agent: Agent, command: VimCommand, now: float) -> Answer:
+def execute(agent: Agent, command: VimCommand, now: float) -> CommandAnswer:
     """Do what the VIM says; raises CommandError, and then nothing was changed.
 
     An agent that is not the active one does nothing (decision 32).
@@ -59,22 +59,22 @@ def _instance(agent: Agent, command: VimCommand) -> Instance:
     return instance
 
 
-def _host_create(agent: Agent, command: VimCommand, now: float) -> Answer:
+def _host_create(agent: Agent, command: VimCommand, now: float) -> CommandAnswer:
     _host(agent, command, now)
     return _PASS
 
 
-def _host_enable(agent: Agent, command: VimCommand, now: float) -> Answer:
+def _host_enable(agent: Agent, command: VimCommand, now: float) -> CommandAnswer:
     agent.set_host_reporting(_host(agent, command, now), True, now)
     return _PASS
 
 
-def _host_disable(agent: Agent, command: VimCommand, now: float) -> Answer:
+def _host_disable(agent: Agent, command: VimCommand, now: float) -> CommandAnswer:
     agent.set_host_reporting(_host(agent, command, now), False, now)
     return _PASS
 
 
-def _host_query(agent: Agent, command: VimCommand, now: float) -> Answer:
+def _host_query(agent: Agent, command: VimCommand, now: float) -> CommandAnswer:
     """Answer with the state; 404 until it is learned.
 
     Differs: the old agent said `disabled` then, and the VIM evacuated the host.
@@ -83,10 +83,10 @@ def _host_query(agent: Agent, command: VimCommand, now: float) -> Answer:
     if host.reporting is None:
         detail = f"the VIM has not said yet whether {host.hostname} is enabled"
         raise CommandError(404, Reason.NOT_FOUND, detail)
-    return Answer(200, host_members(host.uuid, host.hostname, host.reporting))
+    return CommandAnswer(200, host_members(host.uuid, host.hostname, host.reporting))
 
 
-def _host_delete(_agent: Agent, _command: VimCommand, _now: float) -> Answer:
+def _host_delete(_agent: Agent, _command: VimCommand, _now: float) -> CommandAnswer:
     """Only mtcAgent deletes hosts."""
     return _GONE
 
@@ -100,7 +100,7 @@ def _named_host(agent: Agent, command: VimCommand, now: float, status: int, reas
     return host
 
 
-def _instance_create(agent: Agent, command: VimCommand, now: float) -> Answer:
+def _instance_create(agent: Agent, command: VimCommand, now: float) -> CommandAnswer:
     # Differs: the old agent had deleted the instance from its present host by now.
     host = _named_host(agent, command, now, 400, Reason.INVALID_DATA)
     instance = agent.place(command.uuid, host, False, now, by=command.by)
@@ -110,7 +110,7 @@ def _instance_create(agent: Agent, command: VimCommand, now: float) -> Answer:
     return _PASS
 
 
-def _instance_set(agent: Agent, command: VimCommand, now: float) -> Answer:
+def _instance_set(agent: Agent, command: VimCommand, now: float) -> CommandAnswer:
     host = _named_host(agent, command, now, 404, Reason.NOT_FOUND)
     instance = agent.place(command.uuid, host, command.reporting, now, by=command.by)
     if instance is not None:
@@ -119,20 +119,20 @@ def _instance_set(agent: Agent, command: VimCommand, now: float) -> Answer:
     return _instance_query(agent, command, now)
 
 
-def _instance_query(agent: Agent, command: VimCommand, _now: float) -> Answer:
-    return Answer(200, services_members(_instance(agent, command).for_vim()))
+def _instance_query(agent: Agent, command: VimCommand, _now: float) -> CommandAnswer:
+    return CommandAnswer(200, services_members(_instance(agent, command).for_vim()))
 
 
-def _instance_delete(agent: Agent, command: VimCommand, _now: float) -> Answer:
+def _instance_delete(agent: Agent, command: VimCommand, _now: float) -> CommandAnswer:
     agent.delete_instance(_instance(agent, command))
     return _GONE
 
 
-def _instance_vote(agent: Agent, command: VimCommand, now: float) -> Answer:
+def _instance_vote(agent: Agent, command: VimCommand, now: float) -> CommandAnswer:
     return _ask(agent, command, Notification.REVOCABLE, now)
 
 
-def _instance_notify(agent: Agent, command: VimCommand, now: float) -> Answer:
+def _instance_notify(agent: Agent, command: VimCommand, now: float) -> CommandAnswer:
     return _ask(agent, command, Notification.IRREVOCABLE, now)
 
 
@@ -142,7 +142,9 @@ _SENT_AS = {
 }
 
 
-def _ask(agent: Agent, command: VimCommand, notification: Notification, now: float) -> Answer:
+def _ask(
+    agent: Agent, command: VimCommand, notification: Notification, now: float
+) -> CommandAnswer:
     """Pass a vote or notify on, and say how long the guest has.
 
     It supersedes an earlier one. A guest that does not heartbeat is not waited for; only what
@@ -165,14 +167,14 @@ def _ask(agent: Agent, command: VimCommand, notification: Notification, now: flo
     if instance.heartbeating or _tells_what_happened(event, notification):
         expires = now + (timeout or POST_EVENT_SECS)
         agent.port.send(instance.host, _SENT_AS[notification], Ask(instance.uuid, event), expires)
-    return Answer(200, ask_members(instance.uuid, command.hostname, event, timeout))
+    return CommandAnswer(200, ask_members(instance.uuid, command.hostname, event, timeout))
 
 
 def _tells_what_happened(event: Event, notification: Notification) -> bool:
     return notification is Notification.IRREVOCABLE and event in POST_EVENTS
 
 
-_HANDLERS: dict[Operation, Callable[[Agent, VimCommand, float], Answer]] = {
+_HANDLERS: dict[Operation, Callable[[Agent, VimCommand, float], CommandAnswer]] = {
     Operation.HOST_CREATE: _host_create,
     Operation.HOST_ENABLE: _host_enable,
     Operation.HOST_DISABLE: _host_disable,

@@ -18,7 +18,7 @@ from guestmtce.core.agent import audit
 from guestmtce.core.agent.agent import Agent
 from guestmtce.core.agent.inventory import Host, Instance
 from guestmtce.core.agent.lanes import Kind, Spacing
-from guestmtce.core.agent.vim_messages import FAILED, UNHEALTHY, Alarm, guest_answer
+from guestmtce.core.agent.vim_messages import FAILED, UNHEALTHY, VimAlarm, guest_answer
 from guestmtce.core.shared.condition import Condition, Diagnosis
 from guestmtce.core.shared.errors import NotYet, PeerError, Unneeded
 from guestmtce.core.shared.history import What
@@ -195,7 +195,7 @@ def _on_loss(agent: Agent, heard: Heard, now: float) -> None:
     agent.note(instance, What.RECEIVED, "LOSS")
     instance.diagnosis = Diagnosis(Condition.LOST, agent.wall(), f"action {instance.action}")
     agent.learn_status(instance, False, now)
-    _raise_alarm(agent, instance, Alarm(FAILED, instance.action), heard, now)
+    _raise_alarm(agent, instance, VimAlarm(FAILED, instance.action), heard, now)
 
 
 def _on_ill_health(agent: Agent, heard: Heard, now: float) -> None:
@@ -216,7 +216,7 @@ def _on_ill_health(agent: Agent, heard: Heard, now: float) -> None:
     instance.diagnosis = Diagnosis(Condition.ILL, agent.wall(), f"action {action}")
     agent.learn_status(instance, info.heartbeating, now)
     _raise_alarm(
-        agent, instance, Alarm(UNHEALTHY, action), heard, now, expires=now + UNHEALTHY_SECS
+        agent, instance, VimAlarm(UNHEALTHY, action), heard, now, expires=now + UNHEALTHY_SECS
     )
 
 
@@ -228,7 +228,7 @@ def _check_reporting(instance: Instance) -> None:
 def _raise_alarm(
     agent: Agent,
     instance: Instance,
-    alarm: Alarm,
+    alarm: VimAlarm,
     heard: Heard,
     now: float,
     *,

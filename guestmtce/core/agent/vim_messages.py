@@ -99,7 +99,7 @@ class InstanceFacts(NamedTuple):
     restart_timeout: int
 
 
-class Alarm(NamedTuple):
+class VimAlarm(NamedTuple):
     """What an alarm says: `failed` or `unhealthy`, and the repair action."""
 
     state: str
@@ -159,7 +159,7 @@ def service_body(facts: InstanceFacts) -> bytes:
     return _instance_event(facts, "service", service)
 
 
-def alarm_body(facts: InstanceFacts, alarm: Alarm) -> bytes:
+def alarm_body(facts: InstanceFacts, alarm: VimAlarm) -> bytes:
     """Return the body of an `alarm` event."""
     service = {
         "service": HEARTBEAT_SERVICE,

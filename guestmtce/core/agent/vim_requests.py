@@ -10,7 +10,7 @@ from typing import NamedTuple
 from guestmtce.core.agent import vim_messages
 from guestmtce.core.agent.inventory import Inventory
 from guestmtce.core.agent.lanes import Kind, Message
-from guestmtce.core.agent.vim_messages import Alarm, GuestAnswer
+from guestmtce.core.agent.vim_messages import GuestAnswer, VimAlarm
 
 _BASE = "/nfvi-plugins/v1"
 
@@ -34,7 +34,7 @@ def request_for(inventory: Inventory, key: str, message: Message) -> VimRequest:
         return VimRequest("GET", f"{_BASE}/instances/?host_uuid={detail}", None)
     if isinstance(detail, GuestAnswer):
         body = vim_messages.action_body(key, detail)
-    elif isinstance(detail, Alarm):
+    elif isinstance(detail, VimAlarm):
         body = vim_messages.alarm_body(inventory.instances[key].for_vim(), detail)
     else:
         body = vim_messages.service_body(inventory.instances[key].for_vim())
