@@ -161,6 +161,14 @@ def test_an_answer_given_twice(scene):
     assert scene.findings() == ["vm-20 answered 2 times: ['50.50', '54.00']"]
 
 
+def test_the_same_asked_again_within_its_window_has_an_answer_of_its_own(scene):
+    scene.span("vote", "vm-20", 50.0, 64.0, "live_migrate_end proceed")
+    scene.told(50.5, "vm-20", "action", "live_migrate_end proceed")
+    scene.span("vote", "vm-20", 62.0, 76.0, "live_migrate_end proceed")
+    scene.told(62.5, "vm-20", "action", "live_migrate_end proceed")
+    assert scene.findings() == []
+
+
 def test_a_loss_of_a_guest_that_moves_is_not_reported_but_that_of_another_is(scene):
     scene.span("migrate", "vm-20", 48.0, 60.0)
     scene.span("hang", "vm-20", 50.0, 62.0)

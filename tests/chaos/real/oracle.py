@@ -10,7 +10,8 @@ What is judged, and when it is not, so that a finding is always a fault:
   intervals must pass), and not when the controller could know it well: 2 s after a RUNNING of it
   had come through the network to a guestAgent that was running and had believed that guestServer
   for 20 s.
-* A vote or notification is answered once, in its window, as that one is; never when nobody asked.
+* A vote or notification is answered once, in its window; never when nobody asked. What is asked
+  again has an answer of its own.
 * A guest without any trouble is never told `disabled`, but when a daemon died in the 25 s before:
   its channel was closed then, or a fresh guestAgent told what it did not know yet.
 * At the end everybody believes what is true, each daemon holds what it held at the beginning, none
@@ -178,7 +179,7 @@ class Oracle:
     def _votes_answered(self) -> Iterator[str]:
         answers = self._events("action")
         for vote in self._ledger.of("vote"):
-            told = [e.at for e in answers if _answers(e, vote)]
+            told = [each.at for each in answers if self._asked(each) is vote]
             if not told and self._had_time(vote) and self._is_judged(vote.end):
                 yield f"{vote.who} was asked at {self._t(vote.begin)}: no {vote.about}"
             died = self._ledger.any(("agent killed",), vote.begin, vote.end)
@@ -187,9 +188,18 @@ class Oracle:
 
     def _answers_asked(self) -> Iterator[str]:
         for answer in self._events("action"):
-            if not any(_answers(answer, vote) for vote in self._ledger.of("vote")):
+            if self._asked(answer) is None:
                 at, who, word = answer
                 yield f"{who} answered {word} at {self._t(at)} what nobody asked then"
+
+    def _asked(self, answer: Alarm) -> Span | None:
+        """Return what it answers: of the same questions, in their windows, the newest."""
+        votes = [
+            vote
+            for vote in self._ledger.of("vote", answer.who)
+            if vote.about == answer.word and vote.meets(answer.at, answer.at)
+        ]
+        return max(votes, key=lambda vote: vote.begin, default=None)
 
     def _nobody_else_disabled(self) -> Iterator[str]:
         for at, who, word in self._events("service"):
@@ -223,11 +233,6 @@ class Oracle:
 
     def _t(self, at: float) -> str:
         return f"{at - self._ledger.began:.2f}"
-
-
-def _answers(answer: Alarm, vote: Span) -> bool:
-    """Whether it is the answer that was asked for, and in its window."""
-    return (answer.who, answer.word) == (vote.who, vote.about) and vote.meets(answer.at, answer.at)
 
 
 def _of(span: Span, at: float) -> bool:
