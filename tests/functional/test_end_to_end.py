@@ -172,6 +172,31 @@ def test_a_fresh_agent_rebuilds_everything_and_says_nothing_that_is_not_true(
     assert not [seen for seen in heard if seen.event_type in {"alarm", "action"}]
 
 
+@pytest.mark.parametrize("server_too", [False, True])
+def test_three_losses_outlive_the_agent_while_the_vim_is_down(
+    platform: Platform, server_too: bool
+) -> None:
+    """kill -9 of guestAgent, a fresh one, and then the VIM comes back: three alarms, once each."""
+    worker = platform.add_worker("compute-0")
+    uuids = [platform.add_guest(number) for number in range(3)]
+    wait_until(lambda: all(reporting(worker, uuid) for uuid in uuids))
+    platform.vim.refuse()
+    for guest in platform.guests.values():
+        guest.auto_answer = guest.auto_init = False
+    saved = worker.path / "var/run/guestServer.losses"
+    wait_until(lambda: saved.exists() and all(uuid in saved.read_text() for uuid in uuids))
+    kill(platform.root, platform.agent)
+    if server_too:
+        kill(worker, worker.daemons[0])
+        worker.start_server()
+    platform.root.start_agent()
+    platform.vim.listen()
+    for uuid in uuids:
+        platform.vim.wait_event("alarm", uuid, timeout=60.0, state="failed")
+    wait_until(lambda: not saved.exists())  # each is acknowledged for good: nothing is owed
+    assert len(platform.vim.events("alarm")) == 3
+
+
 def test_two_workers_are_not_confused(platform: Platform) -> None:
     """Two guestServers, 127.0.0.2 and 127.0.0.4, one agent: a loss there is no loss here."""
     platform.add_worker("compute-0")
