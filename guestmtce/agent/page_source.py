@@ -24,11 +24,11 @@ a:focus-visible, .wide:focus-visible { outline: 3px solid var(--link); outline-o
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }
 caption { text-align: left; padding: .3rem 0; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0;
+th, td { text-align: left; vertical-align: top; padding: .3rem .7rem .3rem 0;
   border-bottom: 1px solid var(--line); font-weight: 400; white-space: nowrap; }
 thead th { font-weight: 600; color: var(--faint); }
 tbody th, #instances td:first-child { white-space: normal; overflow-wrap: anywhere; }
-tbody th { min-width: 9rem; }
+tbody th { min-width: 7.5rem; }
 #instances td:first-child { min-width: 8rem; }
 small { display: block; font: 12px/1.4 ui-monospace, monospace; color: var(--faint); }
 .good { color: var(--good); }

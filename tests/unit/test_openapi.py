@@ -11,6 +11,7 @@ import pytest
 from guestmtce import __version__
 from guestmtce.core.agent.vim_commands import ROUTES, USER_AGENT, Body, Reason, Route
 from guestmtce.core.shared.vocabulary import Event
+from guestmtce.runtime.http_message import Request
 from tests.documents import DOCS
 from tests.unit.agent_support import HOST_0, HOST_1, UUID, UUID_2
 from tests.unit.http_support import ApiRig
@@ -113,6 +114,14 @@ def requests(route: Route) -> Iterator[tuple[str, str, dict[str, Any]]]:
     yield path(known), USER_AGENT, {**body, "hostname": "compute-9"}
 
 
+def status_for_a_stranger(route: Route) -> int:
+    """Return how a web page is answered whose name was made to lead here."""
+    rig = ApiRig()
+    answer = rig.api.answer(Request(route.method, route.path, {"host": "evil.example"}))
+    rig.close()
+    return answer.status
+
+
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 def test_the_statuses_of_a_route_are_those_that_it_is_answered_with(route):
     seen = set()
@@ -121,4 +130,5 @@ def test_the_statuses_of_a_route_are_those_that_it_is_answered_with(route):
         rig.ready()
         seen.add(rig.ask(route.method, path, members, agent).status)
         rig.close()
+    seen.add(status_for_a_stranger(route))
     assert seen == route.statuses

@@ -128,9 +128,9 @@ class Route(NamedTuple):
         Besides, any request may be answered 500 or 503, or be refused by
         `core.shared.http_framing`.
         """
-        checked = {400, 403} if "{uuid}" in self.path else set()
+        checked = {400} if "{uuid}" in self.path else set()
         missing = {411} if self.body is Body.NEEDED else set()
-        return frozenset({*self.answers, *checked, *missing})
+        return frozenset({*self.answers, 403, *checked, *missing})
 
 
 _HOST = "/v1/hosts/{uuid}"
@@ -160,11 +160,16 @@ _METHODS: dict[str, dict[str, Route]] = {}  # path → method → route
 for _each in ROUTES:
     _METHODS.setdefault(_each.path, {})[_each.method] = _each
 
+_OUR_HOST = re.compile(
+    r"(?:[^.:\[\]/\s]+|(?:[^:/\s]+\.)?localhost|[0-9.]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?",
+    re.IGNORECASE,
+)
 _ONE = re.compile(r"(?P<all>/v1/(?:hosts|instances))/(?P<name>[^/]*)(?:/(?P<verb>.*))?", re.DOTALL)
 
 
 def parse_command(method: str, target: str, headers: Mapping[str, str], body: bytes) -> VimCommand:
     """Return the command in a request; raises CommandError. HEAD is read as GET."""
+    _check_host(headers.get("host", ""))
     path, query = _split(target)
     if path in _METHODS:
         operation = _route(path, method).operation
@@ -187,6 +192,17 @@ def parse_command(method: str, target: str, headers: Mapping[str, str], body: by
     if route.body is Body.IGNORED or not body:
         return command
     return _BODIES[route.operation](command, _object_about(uuid, body))
+
+
+def _check_host(host: str) -> None:
+    """Refuse a Host that is a stranger's name.
+
+    A web page whose name was made to lead to this port (DNS rebinding) would have a browser on
+    this host read the lists, and command. Such a name has a dot; the VIM calls `localhost`.
+    """
+    if host and _OUR_HOST.fullmatch(host) is None:
+        detail = f"unknown Host {host}: an address, localhost or a name without a dot is taken"
+        raise CommandError(403, Reason.UNSUPPORTED, detail)
 
 
 def _split(target: str) -> tuple[str, str]:
