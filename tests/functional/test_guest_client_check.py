@@ -215,6 +215,14 @@ def test_the_unit():
     assert parser["Service"]["Restart"] == "always"
 
 
+def test_openrc_starts_it_whatever_other_services_there_are():
+    """Debian's OpenRC has no `localmount`: a service that needs it is never started there."""
+    words = "need() { echo need; }; use() { echo use; }; after() { echo after; }"
+    script = f"{words}; . {GUEST}/guest-client.openrc; depend"
+    said = subprocess.check_output(["sh", "-c", script], text=True)
+    assert said.split() == ["use", "after"]
+
+
 @pytest.mark.skipif(shutil.which("groff") is None, reason="no groff (package groff)")
 def test_the_manual_page(tmp_path):
     """It is made from --help, so it has every option, and roff has nothing to say of it."""
