@@ -29,14 +29,17 @@ from guestmtce.runtime.http_server import HttpServer
 from guestmtce.runtime.loop import Loop
 
 Address = tuple[str, int]
-# What the status page would show; nobody asks for it here.
-_NOTHING = Snapshot({}, [], [], [], 0.0)
+
+
+def no_page() -> Snapshot:
+    """What the status page would show; nobody asks for it here."""
+    raise NotImplementedError
 
 
 def serve(told: Connection, instances: int) -> None:
     """Serve the command API of so many instances, until killed."""
     loop, bench = Loop(), Bench(instances)
-    api = HttpApi(loop, bench.agent, str, lambda: _NOTHING, lambda: None)
+    api = HttpApi(loop, bench.agent, str, no_page, lambda: None)
     server = HttpServer(loop, ("127.0.0.1", 0), api.answer, api.not_a_request)
     told.send((server.address, bench.uuids[0]))
     loop.run()
