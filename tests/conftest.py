@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,10 @@ if "PYTHONPYCACHEPREFIX" not in os.environ:
     sys.dont_write_bytecode = False
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Whoever starts the tests may leave it ignored (nohup does not, but many a CI's agent): then no
+# child can be waited for, and `subprocess` takes each for one that ended well.
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 # A slow or busy machine must not fail a property: what it says is about the code, not the clock.
 # Each run draws other examples: few in each, many in all. CI draws the same in each, so that what
