@@ -127,6 +127,14 @@ def test_a_loss_told_twice_unless_guestagent_died(scene):
     assert scene.findings() == []
 
 
+def test_a_loss_that_guestserver_did_not_live_to_see_is_told_as_disabled(scene):
+    scene.span("server killed", "compute-0", 51.0, 52.0)
+    scene.span("hang", "vm-20", 50.0, 92.0)
+    assert scene.findings() == ["vm-20 was lost for 42.0 s at 50.00: never told"]
+    scene.told(53.0, "vm-20", "service", "disabled")
+    assert scene.findings() == []
+
+
 @pytest.mark.parametrize("kind", ["hang", "ill"])
 def test_a_false_alarm(scene, kind):
     word = {"hang": "failed", "ill": "unhealthy"}[kind]

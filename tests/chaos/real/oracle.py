@@ -6,6 +6,8 @@ What is judged, and when it is not, so that a finding is always a fault:
   the request and acknowledging the order). One that lasted 40 s is told whatever else happened;
   another if for 8 s of it nothing was in its way: no daemon, network, VIM or hosts file, nor what
   these need to come back (`AFTERWARDS`). An illness has 4 s for that, the answer to a vote 5 s.
+  A guestServer that dies within 3.5 s never knew of the loss: the fresh one meets a guest that
+  has not spoken to it. Then `disabled` must be told.
 * No alarm of a guest that was not lost, or ill: not before a second after it fell silent (two
   intervals must pass), and not when the controller could know it well: 2 s after a RUNNING of it
   had come through the network to a guestAgent that was running and had believed that guestServer
@@ -39,7 +41,9 @@ KNOWN_SECS = 2.0
 BELIEVED_SECS = 20.0
 FORGIVEN_SECS = 25.0
 LATE_FOR_SECS = 8.0
-DEATHS = ("agent killed", "server killed", ENDED)
+NOTICED_SECS = 3.5
+SERVER_DEATHS = ("server killed", ENDED)
+DEATHS = ("agent killed", *SERVER_DEATHS)
 # What can be in the way of an order, and how long after its end, in seconds: a fresh guestAgent
 # asks first what there is; a loss that outlived a guestServer waits 15 s for the guest's init;
 # the VIM is tried again after 1, 2, 4 s; a guest that moves is not reported, and that guest only.
@@ -141,10 +145,16 @@ class Oracle:
 
     def _losses_told(self) -> Iterator[str]:
         alarms = self._alarms("failed")
+        disabled = [each for each in self._events("service") if each.word == "disabled"]
         for loss in self._ledger.of("hang"):
             told = [each.at for each in alarms if each.who == loss.who and _of(loss, each.at)]
             lasted = min(loss.end, self._now) - loss.begin
             must = lasted >= LONG_LOSS_SECS or self._had_time(loss)
+            if self._ledger.any(SERVER_DEATHS, loss.begin, loss.begin + NOTICED_SECS):
+                told += [
+                    each.at for each in disabled if each.who == loss.who and _of(loss, each.at)
+                ]
+                told = told[:1]
             if must and not told and self._is_judged(loss.end):
                 yield f"{loss.who} was lost for {lasted:.1f} s at {self._t(loss.begin)}: never told"
             died = self._ledger.any(("agent killed",), loss.begin, loss.end)
