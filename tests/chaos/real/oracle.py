@@ -150,12 +150,11 @@ class Oracle:
             told = [each.at for each in alarms if each.who == loss.who and _of(loss, each.at)]
             lasted = min(loss.end, self._now) - loss.begin
             must = lasted >= LONG_LOSS_SECS or self._had_time(loss)
-            if self._ledger.any(SERVER_DEATHS, loss.begin, loss.begin + NOTICED_SECS):
-                told += [
-                    each.at for each in disabled if each.who == loss.who and _of(loss, each.at)
-                ]
-                told = told[:1]
-            if must and not told and self._is_judged(loss.end):
+            unseen = self._ledger.any(SERVER_DEATHS, loss.begin, loss.begin + NOTICED_SECS)
+            heard = told or (
+                unseen and any(e.who == loss.who and _of(loss, e.at) for e in disabled)
+            )
+            if must and not heard and self._is_judged(loss.end):
                 yield f"{loss.who} was lost for {lasted:.1f} s at {self._t(loss.begin)}: never told"
             died = self._ledger.any(("agent killed",), loss.begin, loss.end)
             if len(told) > 1 and not died and self._is_judged(told[-1]):
