@@ -56,12 +56,20 @@ const EVERY = 10000, SOON = 500, GAP = 2000, SHOWN = 50;
 const at = (id) => document.getElementById(id);
 let busy = false, last = 0, timer = 0;
 const plan = (delay) => { clearTimeout(timer); timer = setTimeout(renew, delay); };
+// Of thousands of rows, those that differ: to lay out the others again takes seconds.
+const takeRows = (now, next) => {
+  const rows = now.querySelectorAll("tbody tr"), fresh = next.querySelectorAll("tbody tr");
+  if (rows.length === fresh.length) rows.forEach((row, index) => {
+    if (!row.isEqualNode(fresh[index])) row.replaceWith(fresh[index].cloneNode(true));
+  });
+};
 const take = (page) => {
   const focused = document.activeElement && document.activeElement.id;
   for (const id of ["status", "instances", "hosts", "vim"]) {
     const now = at(id), next = page.getElementById(id);
     if (!next) throw new Error("cut off");
-    if (now.innerHTML !== next.innerHTML) now.replaceWith(next);
+    takeRows(now, next);
+    if (!now.isEqualNode(next)) now.replaceWith(next);
   }
   if (focused && document.activeElement.id !== focused && at(focused)) at(focused).focus();
   const list = at("events");
