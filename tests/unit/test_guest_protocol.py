@@ -228,6 +228,10 @@ def test_unknown_type(word):
     assert nack(message(word)) == f"unsupported message type: {word}"
 
 
+def test_of_an_unknown_type_64_characters_are_said_back():
+    assert nack(message("x" * 65)) == f"unsupported message type: {'x' * 64}"
+
+
 def test_unknown_extra_keys_are_ignored():
     """Unknown extra keys are ignored."""
     for members in GUEST_MESSAGES.values():
