@@ -65,7 +65,7 @@ class Evidence:
         if epoch is not None:
             self._lives[OTHER[receiver]] = epoch
         said = now
-        if seq:
+        if seq and "re" not in body:  # an answer bears the number of what was said last
             said = self._said.setdefault((epoch, seq), (key, now))[1]
         elif datagram.name == "LOOPBACK" and "ack" not in body:
             self.probes[OTHER[receiver]].append(now)

@@ -23,8 +23,6 @@ SOON = 0.1
 SETTLED_SECS = 15.0
 # What a guest can make the VIM do is limited to one alarm of a kind in this time.
 GAP_SECS = 10.0
-# A new guestServer tells a loss that the one before it owed when the channel was silent so long.
-SILENT_SECS = 15.0
 # A lost guest must be known to the VIM when nothing else has gone wrong for so long.
 CERTAIN_SECS = 35.0
 # A request to a VIM that does not take any is tried again after 1, 2, 4 ... 30 s.
@@ -53,6 +51,7 @@ class Kind(NamedTuple):
 
 LOST = Kind("LOSS", "failed", 3)
 ILL = Kind("ILLHEALTH", "unhealthy", 1)
+ANSWERED = Kind("VOTE_NOTIFY", "asked", 0)
 
 
 def findings(world: World) -> list[Finding]:
@@ -146,7 +145,7 @@ def _untold(world: World, kind: Kind, affair: Affair, last_told: float) -> list[
     taken = list(world.evidence.taken(kind.order, uuid, affair.begin, end))
     for at in taken:
         when = _could_be_told(world, max(at, last_told + GAP_SECS))
-        if when is not None and when < end and not _died(world.truth.agent_deaths, at, when):
+        if when < end and not _died(world.truth.agent_deaths, at, when):
             why = f"{kind.order} was taken in at {at:.2f} and could be told at {when:.2f}"
             break
     if not taken and _server_knew(world, affair):
@@ -159,8 +158,8 @@ def _untold(world: World, kind: Kind, affair: Affair, last_told: float) -> list[
     return [Finding(uuid, affair.end, text)]
 
 
-def _could_be_told(world: World, at: float) -> float | None:
-    """Return when the VIM takes requests again, if it does not at that time."""
+def _could_be_told(world: World, at: float) -> float:
+    """Return when the VIM takes requests from that time on: at once, or once it is tried again."""
     for down in sorted(world.truth.vim_down, key=lambda each: each.begin):
         lasted = down.end - down.begin
         back = down.end + min(lasted + 1.0, LONGEST_BACKOFF)
@@ -241,9 +240,6 @@ def _answers(world: World) -> list[Finding]:
     return found
 
 
-ANSWERED = Kind("VOTE_NOTIFY", "asked", 0)
-
-
 def _had_to_answer(world: World, question: Affair) -> str:
     """Say why an answer had to be told; "" if it had not."""
     uuid, begin, end = question.uuid, question.begin, min(question.end, world.now) - SOON
@@ -257,7 +253,7 @@ def _had_to_answer(world: World, question: Affair) -> str:
     if answered is None:
         return _too_few_tries(world, question, "VOTE_NOTIFY", role="server", shown=asked, end=end)
     when = _could_be_told(world, answered)
-    if when is not None and when < end:
+    if when < end:
         return f"VOTE_NOTIFY was taken in at {answered:.2f} and could be told at {when:.2f}"
     return ""
 
