@@ -1,0 +1,124 @@
+"""The oracle of the simulated chaos: each kind of untruth is found, and named."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from tests.chaos.oracle import findings, timeline
+from tests.chaos.world import World
+from tests.unit.agent_rig import Seen
+
+
+@pytest.fixture(scope="module")
+def true():
+    """A guest is lost, one is ill, one is asked, one is well: and the VIM hears so."""
+    with contextlib.closing(World(1, 4)) as made:
+        made.start()
+        lost, ill, asked, _well = made.uuids
+        made.hang(lost, 12.0)
+        made.fall_ill(ill, 5.0)
+        made.ask(asked)
+        made.advance(40.0)
+        yield made
+
+
+@pytest.fixture
+def heard(true):
+    """What the VIM has heard, for the test to change."""
+    requests = true.rig.vim.requests
+    before = list(requests)
+    yield requests
+    requests[:] = before
+
+
+def about(heard, kind, uuid):
+    """The events of a kind about an instance."""
+    return [
+        seen
+        for seen in heard
+        if seen.what.method == "PATCH"
+        and (seen.what.members["event-type"], seen.what.members["uuid"]) == (kind, uuid)
+    ]
+
+
+def texts(world):
+    return [str(finding) for finding in findings(world)]
+
+
+def test_the_truth_is_no_finding(true, heard):
+    assert texts(true) == []
+
+
+@pytest.mark.parametrize(
+    ("guest", "kind", "text"),
+    [
+        (0, "alarm", "never told, but LOSS was taken in"),
+        (1, "alarm", "never told, but ILLHEALTH was taken in"),
+        (2, "action", "did not answer, but VOTE_NOTIFY was taken in"),
+    ],
+)
+def test_what_is_not_told(true, heard, guest, kind, text):
+    for seen in about(heard, kind, true.uuids[guest]):
+        heard.remove(seen)
+    (found,) = texts(true)
+    assert text in found
+
+
+@pytest.mark.parametrize(("guest", "kind"), [(0, "alarm"), (1, "alarm"), (2, "action")])
+def test_what_is_told_twice(true, heard, guest, kind):
+    seen = about(heard, kind, true.uuids[guest])[0]
+    heard.append(Seen(seen.at + 1.0, seen.what))
+    (found,) = texts(true)
+    assert "and told at" in found
+
+
+def test_an_alarm_of_a_guest_that_is_well_again(true, heard):
+    seen = about(heard, "alarm", true.uuids[0])[0]
+    heard[heard.index(seen)] = Seen(true.now - 1.0, seen.what)
+    (found,) = texts(true)
+    assert "and that it was well at" in found
+
+
+def test_what_never_was(true, heard):
+    alarm = about(heard, "alarm", true.uuids[0])[0]
+    disabled = about(heard, "service", true.uuids[0])[0]
+    well = true.uuids[3].encode()
+    for seen in (alarm, disabled):
+        body = seen.what.body.replace(true.uuids[0].encode(), well)
+        heard.append(Seen(seen.at, seen.what._replace(body=body)))
+    never, was_well, at_the_end = texts(true)
+    assert "and never was" in never
+    assert "and was well" in was_well
+    assert "at the end" in at_the_end
+
+
+def test_an_answer_that_comes_too_late(true, heard):
+    seen = about(heard, "action", true.uuids[2])[0]
+    heard[heard.index(seen)] = Seen(true.now, seen.what)
+    found = texts(true)
+    assert any("what nobody asked, or too late" in text for text in found)
+
+
+def test_a_sender_that_does_not_try(true, heard):
+    """A loss that no datagram tells of is as bad as one that was taken in."""
+    lost = true.uuids[0]
+    passages = true.evidence.passages
+    kept = passages.pop(("LOSS", lost))
+    for seen in about(heard, "alarm", lost):
+        heard.remove(seen)
+    try:
+        (found,) = texts(true)
+    finally:
+        passages["LOSS", lost] = kept
+    assert "LOSS was not said" in found
+
+
+def test_a_timeline_is_about_the_guest_of_the_finding(true, heard):
+    for seen in about(heard, "alarm", true.uuids[0]):
+        heard.remove(seen)
+    lines = timeline(true, findings(true)).splitlines()
+    assert any("0000 hangs" in line for line in lines)
+    assert any("0000 LOSS taken in" in line for line in lines)
+    assert not any("0001" in line for line in lines)
