@@ -58,6 +58,7 @@ class Scene:
         self.ledger.began = 0.0
         self.heard = []
         self.running = []
+        self.lost = set()
         names = {each.name: each for each in members()}
         self.site = SimpleNamespace(
             ledger=self.ledger,
@@ -69,6 +70,7 @@ class Scene:
                 who == told and begin <= at <= end for told, at in self.running
             ),
             tracebacks=list,
+            lost_on_the_way=lambda name, who, _begin, _end: (name, who) in self.lost,
         )
         self.levels = dict(self.site.levels)
 
@@ -160,6 +162,18 @@ def test_a_vote_without_an_answer_and_an_answer_without_a_vote(scene):
         "vm-20 answered reboot allow at 59.50 what nobody asked then",
         "vm-20 answered pause allow at 52.00 what nobody asked then",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("hang", "LOSS"), ("ill", "ILLHEALTH"), ("vote", "VOTE_INST"), ("vote", "VOTE_NOTIFY")],
+)
+def test_what_the_network_lost_each_time_is_not_judged_but_counted(scene, kind, name):
+    scene.span(kind, "vm-20", 50.0, 60.0)
+    assert len(scene.findings()) == 1
+    scene.lost.add((name, "vm-20"))
+    verdict = Oracle(scene.site, scene.levels, []).verdict()
+    assert (verdict.findings, verdict.unjudged) == ([], 1)
 
 
 def test_an_answer_given_twice(scene):

@@ -6,8 +6,9 @@ What is judged, and when it is not, so that a finding is always a fault:
   the request and acknowledging the order). One that lasted 40 s is told whatever else happened;
   another if for 8 s of it nothing was in its way: no daemon, network, VIM or hosts file, nor what
   these need to come back (`AFTERWARDS`). An illness has 4 s for that, the answer to a vote 5 s.
-  A guestServer that dies within 3.5 s never knew of the loss: the fresh one meets a guest that
-  has not spoken to it. Then `disabled` must be told.
+  What was said four times, and lost each time, is not judged, but counted. A guestServer that dies
+  within 3.5 s never knew of the loss: the fresh one meets a guest that has not spoken to it. Then
+  `disabled` must be told.
 * No alarm of a guest that was not lost, or ill: not before a second after it fell silent (two
   intervals must pass), and not when the controller could know it well: 2 s after a RUNNING of it
   had come through the network to a guestAgent that was running and had believed that guestServer
@@ -35,6 +36,12 @@ from tests.chaos.real.plan import LONG_SECS, TROUBLED
 from tests.chaos.real.site import ENDED, Level, Site
 
 TOLD_SECS = {"hang": 8.0, "ill": 4.0, "vote": 5.0}
+# The orders that it takes to tell of it.
+ORDERS = {
+    "hang": ["LOSS"],
+    "ill": ["ILLHEALTH"],
+    "vote": ["VOTE_INST", "NOTIFY_INST", "VOTE_NOTIFY"],
+}
 LONG_LOSS_SECS = LONG_SECS - 2.0
 EARLIEST_SECS = 1.0
 KNOWN_SECS = 2.0
@@ -143,6 +150,16 @@ class Oracle:
             free_from = max(free_from, ends)
         return longest >= TOLD_SECS[span.kind]
 
+    def _came(self, span: Span) -> bool:
+        """Whether what it should cause came through, or was not said often enough to tell."""
+        end = min(span.end, self._now)
+        lost = any(
+            self._site.lost_on_the_way(name, span.who, span.begin, end)
+            for name in ORDERS[span.kind]
+        )
+        self._unjudged += lost
+        return not lost
+
     def _losses_told(self) -> Iterator[str]:
         alarms = self._alarms("failed")
         disabled = [each for each in self._events("service") if each.word == "disabled"]
@@ -154,7 +171,7 @@ class Oracle:
             heard = told or (
                 unseen and any(e.who == loss.who and _of(loss, e.at) for e in disabled)
             )
-            if must and not heard and self._is_judged(loss.end):
+            if must and not heard and self._is_judged(loss.end) and self._came(loss):
                 yield f"{loss.who} was lost for {lasted:.1f} s at {self._t(loss.begin)}: never told"
             died = self._ledger.any(("agent killed",), loss.begin, loss.end)
             if len(told) > 1 and not died and self._is_judged(told[-1]):
@@ -164,7 +181,8 @@ class Oracle:
         alarms = self._alarms("unhealthy")
         for illness in self._ledger.of("ill"):
             told = [e.at for e in alarms if e.who == illness.who and _of(illness, e.at)]
-            if not told and self._had_time(illness) and self._is_judged(illness.end):
+            judged = self._had_time(illness) and self._is_judged(illness.end)
+            if not told and judged and self._came(illness):
                 yield f"{illness.who} was ill at {self._t(illness.begin)}: never told"
 
     def _alarms_true(self) -> Iterator[str]:
@@ -189,7 +207,8 @@ class Oracle:
         answers = self._events("action")
         for vote in self._ledger.of("vote"):
             told = [each.at for each in answers if self._asked(each) is vote]
-            if not told and self._had_time(vote) and self._is_judged(vote.end):
+            judged = self._had_time(vote) and self._is_judged(vote.end)
+            if not told and judged and self._came(vote):
                 yield f"{vote.who} was asked at {self._t(vote.begin)}: no {vote.about}"
             died = self._ledger.any(("agent killed",), vote.begin, vote.end)
             if len(told) > 1 and not died:

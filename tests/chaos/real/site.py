@@ -34,6 +34,10 @@ HOST_UUID = "8aee436e-d564-459e-a0d8-26c44792{:04d}"
 # How late this process may be before what it did late is held against nobody.
 LATE_SECS = 0.5
 LOOK_SECS = 0.05
+ASKS = ("VOTE_INST", "NOTIFY_INST")
+# An order is said, or its receiver probed, at 0, 0.25, 0.75, 1.75 and 3.75 s: in bad weather one in
+# a hundred has no luck four times.
+OFTEN = 4
 KILLS = ("agent killed", "server killed")
 ENDED = "ended by itself"
 VIM_MODES = {
@@ -366,6 +370,15 @@ class Site:
     def measure(self) -> dict[str, Level]:
         """Return what each daemon holds now, by program and host."""
         return {host: _level(daemon.pid) for host, daemon in self.daemons.items()}
+
+    def lost_on_the_way(self, name: str, who: str, begin: float, end: float) -> bool:
+        """Whether an order about a guest was tried often enough, and lost each time."""
+        evidence, order = self.network.evidence, (name, self.uuids[who])
+        said = list(evidence.said(order, begin, end))
+        if not said or any(passage.taken_by(end) for passage in said):
+            return False
+        sender = "agent" if name in ASKS else "server"
+        return evidence.tries(order, sender, begin, end) >= OFTEN
 
     def keep_logs(self, place: Path) -> None:
         """Copy the logs of the daemons to `place`."""
