@@ -135,6 +135,10 @@ def test_a_loss_that_guestserver_did_not_live_to_see_is_told_as_disabled(scene):
     assert scene.findings() == ["vm-20 was lost for 42.0 s at 50.00: never told"]
     scene.told(53.0, "vm-20", "service", "disabled")
     assert scene.findings() == []
+    scene.told(70.0, "vm-20", "alarm", "failed")
+    assert scene.findings() == []
+    scene.told(80.0, "vm-20", "alarm", "failed")
+    assert scene.findings() == ["vm-20 was lost once, and told at ['70.00', '80.00']"]
 
 
 @pytest.mark.parametrize("kind", ["hang", "ill"])
