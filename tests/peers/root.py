@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -34,21 +35,26 @@ HOSTS = {
 }
 
 
+# Above what is a service's own somewhere.
+_FIRST_PORT = 12_000
+
+
 def free_ports(count: int, kind: socket.SocketKind = socket.SOCK_DGRAM) -> list[int]:
-    """Return `count` different ports that are free on every loopback address of HOSTS."""
+    """Return `count` different ports that are free on every loopback address of HOSTS.
+
+    They are below those that the kernel gives to clients, one of whom could take a port between
+    now and the daemon's start; and drawn, as other tests look for theirs at the same time.
+    """
+    draw = random.SystemRandom()
     found: list[int] = []
     held: list[socket.socket] = []
     try:
         while len(found) < count:
-            first = socket.socket(socket.AF_INET, kind)
-            held.append(first)
-            first.bind((CONTROLLER, 0))
-            port = first.getsockname()[1]
+            port = draw.randrange(_FIRST_PORT, _first_of_clients())
             try:
-                for address in set(HOSTS.values()) - {CONTROLLER}:
-                    other = socket.socket(socket.AF_INET, kind)
-                    held.append(other)
-                    other.bind((address, port))
+                for address in set(HOSTS.values()):
+                    held.append(socket.socket(socket.AF_INET, kind))
+                    held[-1].bind((address, port))
             except OSError:
                 continue
             found.append(port)
@@ -56,6 +62,11 @@ def free_ports(count: int, kind: socket.SocketKind = socket.SOCK_DGRAM) -> list[
         for sock in held:
             sock.close()
     return found
+
+
+def _first_of_clients() -> int:
+    text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
+    return max(int(text.split()[0]), _FIRST_PORT + 10_000)
 
 
 def _listens(path: Path) -> bool:
