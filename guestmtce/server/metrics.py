@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from guestmtce.core.server.guest_protocol import BAD_MESSAGES
 from guestmtce.core.server.vote import ENDINGS
-from guestmtce.core.server.worker import Worker
+from guestmtce.core.server.worker import Stats, Worker
 from guestmtce.core.shared.condition import Condition
 from guestmtce.core.shared.owed import Owed
 from guestmtce.core.shared.vocabulary import TO_AGENT, TO_SERVER
@@ -37,7 +37,6 @@ def register(
     directory: ChannelDirectory,
 ) -> None:
     """Show the instances, what the worker counts, and how the channel directory is watched."""
-    stats = worker.stats
     registry.collect(
         "gauge",
         "guestmtce_instances",
@@ -47,6 +46,12 @@ def register(
         keys=[(condition.value,) for condition in Condition],
         shared=True,
     )
+    _register_heartbeat(registry, worker.stats)
+    _register_votes_and_messages(registry, worker.stats)
+    _register_host(registry, worker, directory)
+
+
+def _register_heartbeat(registry: Registry, stats: Stats) -> None:
     registry.collect_all(
         "counter",
         ("guestmtce_heartbeats_total", "Healthy answers in time.", lambda: stats.heartbeats),
@@ -69,17 +74,6 @@ def register(
             "Intervals forgiven, as this host stood still.",
             lambda: stats.host_stalls,
         ),
-        (
-            "guestmtce_inotify_overflows_total",
-            "Overflows of inotify's queue.",
-            lambda: directory.overflows,
-        ),
-    )
-    votes = "Votes and notifications by how they ended."
-    registry.count("guestmtce_votes_total", votes, "result", stats.votes, keys=ENDINGS)
-    refused = "Guest messages refused."
-    registry.count(
-        "guestmtce_bad_messages_total", refused, "reason", stats.bad_messages, keys=BAD_MESSAGES
     )
     stats.on_lateness = registry.histogram(
         "guestmtce_challenge_lateness_seconds", "How late interval timers rang."
@@ -87,6 +81,24 @@ def register(
     stats.on_response = registry.histogram(
         "guestmtce_response_seconds", "From challenge to answer.", _RESPONSE_BUCKETS
     ).observe
+
+
+def _register_votes_and_messages(registry: Registry, stats: Stats) -> None:
+    votes = "Votes and notifications by how they ended."
+    registry.count("guestmtce_votes_total", votes, "result", stats.votes, keys=ENDINGS)
+    refused = "Guest messages refused."
+    registry.count(
+        "guestmtce_bad_messages_total", refused, "reason", stats.bad_messages, keys=BAD_MESSAGES
+    )
+
+
+def _register_host(registry: Registry, worker: Worker, directory: ChannelDirectory) -> None:
+    registry.collect(
+        "counter",
+        "guestmtce_inotify_overflows_total",
+        "Overflows of inotify's queue.",
+        lambda: directory.overflows,
+    )
     registry.collect_all(
         "gauge",
         (
