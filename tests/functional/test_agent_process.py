@@ -198,6 +198,7 @@ def test_commands_are_for_those_users_whom_the_setting_names(rig):
 def test_signals(rig):
     rig.start()
     health = rig.root.path / "var/run/guestAgent.info"
+    rig.wait_until(health.exists)
     health.unlink()
     rig.daemon.signal(signal.SIGUSR1)
     rig.wait_until(health.exists)
