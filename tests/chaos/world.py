@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import random
 import re
+import socket
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from guestmtce.server.app import GuestServer
 from tests.chaos.evidence import Evidence
 from tests.chaos.network import Network
 from tests.chaos.process import Process
-from tests.peers.root import COMPUTE_0, CONTROLLER, CONTROLLER_0
+from tests.peers.root import COMPUTE_0, CONTROLLER, CONTROLLER_0, free_ports
 from tests.simulation import SimulatedLoop
 from tests.unit.agent_rig import HOSTS, PeersRig, Ports, vim_answer
 from tests.unit.agent_support import HOST_0
@@ -158,8 +159,10 @@ class World:
             (self.root / name).touch()
         hosts = "".join(f"{address} {name}\n" for name, address in HOSTS.items())
         (self.root / "etc/hosts").write_text(hosts)
-        outer, inner = Ports.free(), Ports.free()
-        self.rig = PeersRig(self.loop, outer._replace(server=Ports.free().server))
+        udp = free_ports(7)  # in one go: no two of them are the same
+        outer = Ports(*udp[:4], *free_ports(1, socket.SOCK_STREAM))
+        inner = outer._replace(agent=udp[4], server=udp[5])
+        self.rig = PeersRig(self.loop, outer._replace(server=udp[6]))
         self.rig.vim.behaviour = self._vim_answers
         self.network = Network(self.loop, random.Random(seed + 1), lambda: self.now)
         self.network.listen("agent", CONTROLLER, outer.agent, inner.agent)
