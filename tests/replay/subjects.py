@@ -19,8 +19,6 @@ from tests.simulation import SimulatedLoop
 
 # The machine is shared, and the clock is real: spacing in simulated time is the sharper test.
 REAL_SLACK = 0.4
-# Starved for longer, a replay may have a challenge more or less than was recorded.
-_TOO_LONG_SECS = 0.1
 
 
 class InProcess:
@@ -84,25 +82,21 @@ def replay_simulated(scenario: str) -> list[Difference]:
     return found
 
 
-class StarvedError(Exception):
-    """The machine had no time for a replay: what it showed is not the daemon's doing."""
-
-
 def replay_process(scenario: str, ports: tuple[int, int]) -> list[Difference]:
     """Play one scenario to a process, which takes its time; return the differences.
 
     `ports` are guestAgent's and guestServer's: replays that run at once have different ones.
-    Where the machine is too busy it is played again, at most thrice; then raises StarvedError.
+    What is wrong is so each time: a challenge that real time lets in before the next input of the
+    recording, or keeps out, is not. So one that differs is played again, at most thrice.
     """
-    for _ in range(3):
-        found, starved = _play_to_process(scenario, ports)
-        if starved <= _TOO_LONG_SECS or not unexplained(scenario, found):
+    for _ in range(2):
+        found = _play_to_process(scenario, ports)
+        if not unexplained(scenario, found):
             return found
-    raise StarvedError(f"{scenario}: nothing ran for {starved:.1f} s")
+    return _play_to_process(scenario, ports)
 
 
-def _play_to_process(scenario: str, ports: tuple[int, int]) -> tuple[list[Difference], float]:
-    """Play it once; return the differences, and the longest time in which nothing ran here."""
+def _play_to_process(scenario: str, ports: tuple[int, int]) -> list[Difference]:
     recording = Recording(scenario)
     loop = Loop()
     with Root() as root:
@@ -118,4 +112,4 @@ def _play_to_process(scenario: str, ports: tuple[int, int]) -> tuple[list[Differ
         player.close()
     assert loop.errors == 0, "a callback failed, see the log"
     loop.close()
-    return found, watch.longest
+    return found

@@ -14,7 +14,7 @@ from tests.peers.root import free_ports
 from tests.replay.compare import Difference
 from tests.replay.intended import INTENDED, unexplained
 from tests.replay.recording import Recording, scenarios
-from tests.replay.subjects import StarvedError, replay_process, replay_simulated
+from tests.replay.subjects import replay_process, replay_simulated
 
 # Played to a process, in real time, all at once: short ones, one of each kind.
 IN_REAL_TIME = [
@@ -64,9 +64,6 @@ def test_replays_to_a_process():
     ports = iter(free_ports(2 * len(IN_REAL_TIME)))
     pairs = list(zip(ports, ports))
     with ThreadPoolExecutor(len(IN_REAL_TIME)) as pool:
-        try:
-            found = dict(zip(IN_REAL_TIME, pool.map(replay_process, IN_REAL_TIME, pairs)))
-        except StarvedError as error:
-            pytest.skip(f"this machine is too busy for real time: {error}")
+        found = dict(zip(IN_REAL_TIME, pool.map(replay_process, IN_REAL_TIME, pairs)))
     wrong = {scenario: unexplained(scenario, found[scenario]) for scenario in found}
     assert wrong == {scenario: [] for scenario in IN_REAL_TIME}
