@@ -211,7 +211,10 @@ def fetch_wheel(settings: Mapping[str, str], wheel: str, sha256: str) -> bytes:
 def make_venv(directory: Path, requirements: Path, environment: Mapping[str, str]) -> None:
     """Make the environment in `directory`. Raises SetupError."""
     wheel = fetch_wheel(pip_settings(environment), PIP_WHEEL, PIP_SHA256)
-    venv.create(directory, symlinks=True, clear=True)
+    try:
+        venv.create(directory, symlinks=True, clear=True)
+    except OSError as error:
+        raise SetupError(f"cannot make {directory}: {error.strerror or error}") from error
     python = directory / "bin/python"
     query = "import sysconfig; print(sysconfig.get_path('purelib'))"
     target = subprocess.run([python, "-c", query], check=True, capture_output=True, text=True)

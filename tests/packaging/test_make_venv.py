@@ -15,7 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.make_venv import DEFAULT_INDEX, SetupError, explain, fetch_wheel, pip_settings, places
+from tests.make_venv import (
+    DEFAULT_INDEX,
+    SetupError,
+    explain,
+    fetch_wheel,
+    make_venv,
+    pip_settings,
+    places,
+)
 from tests.peers.root import REPOSITORY
 
 WHEEL = "pip-1.0-py3-none-any.whl"
@@ -177,3 +185,11 @@ def test_an_index_whose_certificate_nobody_knows() -> None:
     assert "self-signed certificate" in explain(error)
     assert "PIP_CERT" in explain(error)
     assert explain(urllib.error.URLError("no route")) == "no route"
+
+
+def test_a_place_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tests.make_venv.fetch_wheel", lambda *_: b"")
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "venv"
+    with pytest.raises(SetupError, match=f"cannot make {place}: Not a directory"):
+        make_venv(place, tmp_path / "requirements.txt", {})
