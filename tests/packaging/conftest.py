@@ -38,13 +38,23 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def installed(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return what `make install` lays."""
+def laid(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return what `make install` lays, of which nothing is ever run."""
 
     def lay(tree: Path) -> None:
         make(sources, "install", f"DESTDIR={tree}")
 
-    return once(tmp_path_factory, "installed", lay)
+    return once(tmp_path_factory, "laid", lay)
+
+
+@pytest.fixture(scope="session")
+def installed(laid: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of it to run programs from: they leave their bytecode there."""
+
+    def copy(tree: Path) -> None:
+        shutil.copytree(laid, tree, symlinks=True, dirs_exist_ok=True)
+
+    return once(tmp_path_factory, "installed", copy)
 
 
 @pytest.fixture

@@ -108,15 +108,15 @@ def is_documentation(path: str) -> bool:
     return path.startswith(("/usr/share/doc/", "/usr/share/licenses/", "/usr/share/lintian/"))
 
 
-def test_make_install_lays_the_same_files(installed: Path) -> None:
-    laid = {
-        f"/{path.relative_to(installed)}": f"{path.stat().st_mode & 0o7777:04o}"
-        for path in installed.rglob("*")
+def test_make_install_lays_the_same_files(laid: Path) -> None:
+    found = {
+        f"/{path.relative_to(laid)}": f"{path.stat().st_mode & 0o7777:04o}"
+        for path in laid.rglob("*")
         if path.is_file()
     }
-    assert laid == {path: mode for files in FILES.values() for path, mode in files.items()}
-    assert (installed / "etc/mtc/tmp").is_dir()
-    directories = [path for path in installed.rglob("*") if path.is_dir()]
+    assert found == {path: mode for files in FILES.values() for path, mode in files.items()}
+    assert (laid / "etc/mtc/tmp").is_dir()
+    directories = [path for path in laid.rglob("*") if path.is_dir()]
     assert {path.stat().st_mode & 0o777 for path in directories} == {0o755}
 
 
@@ -236,7 +236,7 @@ def test_the_platforms_build_finds_what_it_looks_for() -> None:
 
 
 def test_packages_hold_sources_only(
-    rpms: Mapping[str, Path], debs: Mapping[str, Path], installed: Path
+    rpms: Mapping[str, Path], debs: Mapping[str, Path], laid: Path
 ) -> None:
     for package in rpms.values():
         assert not [
@@ -244,7 +244,7 @@ def test_packages_hold_sources_only(
         ]
     for package in debs.values():
         assert not [member for member in deb_members(package) if ".pyc" in member.name]
-    assert not list(installed.rglob("*.pyc"))
+    assert not list(laid.rglob("*.pyc"))
 
 
 def test_a_release_is_the_same_to_the_byte_when_made_again(

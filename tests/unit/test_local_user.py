@@ -14,6 +14,7 @@ import pytest
 
 from guestmtce.runtime import local_user
 from guestmtce.runtime.local_user import UNKNOWN, LocalUser, LocalUsers
+from tests.peers.root import free_ports
 
 ME = LocalUser(os.getuid(), pwd.getpwuid(os.getuid()).pw_name)
 # A netlink protocol that no kernel has: as where AF_NETLINK is refused.
@@ -36,13 +37,15 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def connect(
-    stack: ExitStack, server: str = "127.0.0.1", client: str = ""
+    stack: ExitStack, server: str = "127.0.0.1", client: str = "", client_port: int = 0
 ) -> tuple[socket.socket, socket.socket]:
     """Return both ends of a connection, the server's first."""
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
     listener = stack.enter_context(socket.create_server((server, 0), family=family))
     theirs = socket.socket(socket.AF_INET6 if ":" in client + server else socket.AF_INET)
     stack.enter_context(theirs)
+    if client_port:
+        theirs.bind((client or server, client_port))
     theirs.connect((client or server, listener.getsockname()[1]))
     return stack.enter_context(listener.accept()[0]), theirs
 
@@ -78,7 +81,8 @@ def test_who_waits_for_the_answer_only_is_still_known(sockets):
 
 @pytest.mark.usefixtures("way")
 def test_a_listener_at_the_port_of_one_who_left_is_not_taken_for_him(sockets):
-    ours, theirs = connect(sockets)
+    (port,) = free_ports(1, socket.SOCK_STREAM)  # one that the kernel gives to nobody meanwhile
+    ours, theirs = connect(sockets, client_port=port)
     address = theirs.getsockname()
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     peer = ours.getpeername()
