@@ -40,7 +40,8 @@ def test_timers_do_not_drift(soak):
 def test_growth_and_drift_are_found(soak):
     """The judge itself."""
     levels, last = soak.levels, soak.levels[-1]
-    soak.levels = [*levels, Level(last.objects + Counter(Leak=last.total), last.resident * 2)]
+    leaked = Level(2 * last.total, last.commonest + Counter(Leak=last.total), 2 * last.resident)
+    soak.levels = [*levels, leaked]
     try:
         found = soak.judge()
     finally:

@@ -230,6 +230,8 @@ class World:
         self._believed = self.vim_believes()
         self.truth = Truth()
         self.rig.forget()
+        for guest in self.guests.values():
+            guest.heard.clear()
         self.network.evidence.forget()
 
     def advance(self, seconds: float) -> None:
