@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -72,11 +73,16 @@ class Snapshot(NamedTuple):
 
 
 class _Ranked(NamedTuple):
-    """An instance's row, which sorts as in the table: the worst first."""
+    """An instance, and how it is; its place in the table is by `place`, the worst first."""
 
-    rank: int
-    uuid: str
-    html: str
+    row: Row
+    diagnosis: Diagnosis | None
+
+    @property
+    def place(self) -> tuple[int, str]:
+        """Sorts as the table does."""
+        rank = -1 if self.diagnosis is None else self.diagnosis.rank
+        return rank, str(self.row.get("uuid", ""))
 
 
 def render(shown: Snapshot, *, everything: bool) -> Iterator[bytes]:
@@ -90,7 +96,7 @@ def _pieces(shown: Snapshot, everything: bool) -> Iterator[str]:
     counts: Counter[str] = Counter()
     rows = yield from _rank_instances(shown, counts, everything)
     yield _summary(shown, counts)
-    yield from _instance_table(rows, sum(counts.values()))
+    yield from _instance_table(rows, sum(counts.values()), shown.now)
     yield from _host_table(shown)
     yield _vim_table(shown.vim)
     yield _event_list(shown)
@@ -104,18 +110,21 @@ def _rank_instances(
 
     It yields line ends meanwhile, each of which gives way to what else the loop has to do.
     """
+    most = sys.maxsize if everything else WORST
     rows: list[_Ranked] = []
     for number, row in enumerate(shown.instances, 1):
         diagnosis = _diagnosis(row)
         counts["?" if diagnosis is None else diagnosis.condition.value] += 1
-        rank = -1 if diagnosis is None else diagnosis.rank
-        html = _instance_row(row, diagnosis, shown.now)
-        rows.append(_Ranked(rank, str(row.get("uuid", "")), html))
+        rows.append(_Ranked(row, diagnosis))
         if number % _ROWS_A_PIECE == 0:
             yield "\n"
-            if not everything and len(rows) > 2 * WORST:
-                rows = sorted(rows)[:WORST]
-    return sorted(rows) if everything else sorted(rows)[:WORST]
+            if len(rows) > 2 * most:
+                rows = _worst(rows, most)
+    return _worst(rows, most)
+
+
+def _worst(rows: Iterable[_Ranked], most: int) -> list[_Ranked]:
+    return sorted(rows, key=lambda ranked: ranked.place)[:most]
 
 
 def _diagnosis(row: Row) -> Diagnosis | None:
@@ -156,11 +165,11 @@ def _many(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _instance_table(rows: Sequence[_Ranked], count: int) -> Iterator[str]:
+def _instance_table(rows: Sequence[_Ranked], count: int, now: float) -> Iterator[str]:
     headings = ("Health", "Instance", "Host", "Reporting", "If lost")
     yield _table("instances", "Instances, what is wrong first", headings)
     for start in range(0, len(rows), _ROWS_A_PIECE):
-        yield "".join(row.html for row in rows[start : start + _ROWS_A_PIECE])
+        yield "".join(_instance_row(*each, now) for each in rows[start : start + _ROWS_A_PIECE])
     if not rows:
         yield _nothing(headings, "none: the VIM has created none")
     yield "</tbody></table></div>"

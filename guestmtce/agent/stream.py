@@ -16,8 +16,8 @@ from guestmtce.runtime.http_message import encode_event
 
 # What is sent at once to who comes back; half of what may wait for a client that reads slowly.
 MISSED_BYTES = 32 * 1024
-# A comment for people; when a browser is to come back, in milliseconds.
 _ID = re.compile(r"(?P<run>[0-9a-f]+)-(?P<number>[0-9]{1,15})")
+# A comment for people; when a browser is to come back, in milliseconds.
 BEGIN = b": events follow\nretry: 3000\n\n"
 
 
