@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping
 
 from guestmtce.agent.http_api import HttpApi
 from guestmtce.agent.mtc_link import MtcLink
@@ -28,7 +27,7 @@ from guestmtce.core.shared.vocabulary import (
     CorrectiveAction,
 )
 from guestmtce.runtime import http_server, intake
-from guestmtce.runtime.metrics import LabelValues, Registry
+from guestmtce.runtime.metrics import Registry
 
 # Of a larger fleet, the hosts that are silent the longest have a series of their own.
 MAX_HOST_SERIES = 1000
@@ -60,13 +59,12 @@ _STATUSES = ("200", "204", "400", "404", "503")
 def register(registry: Registry, core: Agent) -> None:
     """Show the hosts and the instances."""
     add, inventory = registry.collect, core.inventory
-    add(
-        "gauge",
+    registry.tally(
         "guestmtce_instances",
         "Instances by how they are, in guestctl's words.",
-        lambda: _instances(inventory),
-        ("state",),
-        keys=[(condition.value,) for condition in Condition],
+        "state",
+        lambda: (each.now().condition.value for each in inventory.instances.values()),
+        [condition.value for condition in Condition],
         shared=True,
     )
     registry.collect_all(
@@ -185,11 +183,6 @@ def register_http(registry: Registry, http_api: HttpApi, connections: Counter[st
         ("command", "status"),
         keys=[(operation.value, status) for operation in Operation for status in _STATUSES],
     )
-
-
-def _instances(inventory: Inventory) -> Mapping[LabelValues, int]:
-    found = Counter(instance.now().condition for instance in inventory.instances.values())
-    return {(condition.value,): count for condition, count in found.items()}
 
 
 def _shown(core: Agent) -> list[Host]:

@@ -207,6 +207,24 @@ class Registry:
         zeros = ((key,) for key in keys)
         self.collect("counter", name, help_text, read, (label,), keys=zeros, shared=shared)
 
+    def tally(
+        self,
+        name: str,
+        help_text: str,
+        label: str,
+        words: Callable[[], Iterable[str]],
+        keys: Iterable[str],
+        *,
+        shared: bool = False,
+    ) -> None:
+        """Render as a gauge how often each of `words()` is there, by `label`; `keys` always are."""
+
+        def read() -> Mapping[LabelValues, Number]:
+            return {(word,): count for word, count in Counter(words()).items()}
+
+        zeros = ((key,) for key in keys)
+        self.collect("gauge", name, help_text, read, (label,), keys=zeros, shared=shared)
+
     def render(self) -> str:
         """Return everything as text, with the line end that the format asks for."""
         lines = [line for metric in self._metrics.values() for line in metric.render()]

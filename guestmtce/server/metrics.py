@@ -5,7 +5,6 @@ Most values are read when rendered, from the counters of whoever counts them.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 from guestmtce.core.server.guest_protocol import BAD_MESSAGES
@@ -37,13 +36,12 @@ def register(
     directory: ChannelDirectory,
 ) -> None:
     """Show the instances, what the worker counts, and how the channel directory is watched."""
-    registry.collect(
-        "gauge",
+    registry.tally(
         "guestmtce_instances",
         "Instances by how they are, in guestctl's words.",
-        lambda: _instances(channels),
-        ("state",),
-        keys=[(condition.value,) for condition in Condition],
+        "state",
+        lambda: (channel.instance.condition().value for channel in channels.values()),
+        [condition.value for condition in Condition],
         shared=True,
     )
     _register_heartbeat(registry, worker.stats)
@@ -131,11 +129,6 @@ def register_link(registry: Registry, link: AgentLink) -> None:
             lambda: int(link.agent_acknowledges is True),
         ),
     )
-
-
-def _instances(channels: Mapping[str, Channel]) -> dict[tuple[str, ...], int]:
-    found = Counter(channel.instance.condition() for channel in channels.values())
-    return {(condition.value,): count for condition, count in found.items()}
 
 
 def _owed(link: AgentLink) -> Owed:
