@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 
 from guestmtce.agent.page_source import HEAD, SCRIPT, STYLE, TAIL
 from guestmtce.core.shared.condition import Condition, Diagnosis, duration, in_words
+from guestmtce.runtime.wall import moment
 
 CONTENT_TYPE = "text/html; charset=utf-8"
 # Without `?all`, so many instances are shown, the worst ones.
 WORST = 200
 _ROWS_A_PIECE = 100
 _EVENTS_SHOWN = 50
-_DAY_SECS = 86_400
 
 Row = Mapping[str, Any]
 
@@ -182,7 +182,7 @@ def _instance_table(rows: Sequence[_Ranked], count: int, now: float) -> Iterator
 
 
 def _instance_row(row: Row, diagnosis: Diagnosis | None, now: float) -> str:
-    words = "?" if diagnosis is None else in_words(diagnosis, now, _clock)
+    words = "?" if diagnosis is None else in_words(diagnosis, now, moment)
     uuid = escape(str(row.get("uuid") or ""))
     name = escape(str(row.get("name") or ""))
     title = f"{name} <small>{uuid}</small>" if name else f"<small>{uuid}</small>"
@@ -255,16 +255,7 @@ def _event_item(event: Row, run: str) -> str:
 
 def _moment(at: float, form: str) -> str:
     exact = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
-    return f'<time datetime="{exact}">{_at(at, form)}</time>'
-
-
-def _at(at: float, form: str) -> str:
-    return time.strftime(form, time.localtime(at))
-
-
-def _clock(at: float, now: float) -> str:
-    """Return a time of the last day without its date."""
-    return _at(at, "%H:%M" if now - at < _DAY_SECS else "%Y-%m-%d %H:%M")
+    return f'<time datetime="{exact}">{time.strftime(form, time.localtime(at))}</time>'
 
 
 def _table(name: str, title: str, headings: Iterable[str]) -> str:
