@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -215,11 +215,6 @@ def command_name(pid: int) -> str:
         return ""
 
 
-@contextlib.contextmanager
-def host_of(files: Path) -> Iterator[Host]:
+def host_of(files: Path) -> contextlib.closing[Host]:
     """Have a Host for the time of a test."""
-    host = Host(files)
-    try:
-        yield host
-    finally:
-        host.close()
+    return contextlib.closing(Host(files))

@@ -6,7 +6,7 @@ import contextlib
 import heapq
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from tests.chaos.real.oracle import Oracle, Verdict, timeline
@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
 
 def run(seed: int, seconds: float) -> Outcome:
     """Run that seed: `seconds`, until the last trouble is over, and 6 to 45 s of calm."""
-    with _site(seed) as site:
+    with contextlib.closing(Site(seed)) as site:
         site.start()
         site.ledger.began = time.monotonic()
         site.bad_weather()
@@ -44,15 +44,6 @@ def run(seed: int, seconds: float) -> Outcome:
             site.keep_logs(KEPT / str(seed))
             (KEPT / str(seed) / "timeline").write_text(timeline(site))
         return Outcome(verdict, timeline(site, verdict.findings))
-
-
-@contextlib.contextmanager
-def _site(seed: int) -> Iterator[Site]:
-    site = Site(seed)
-    try:
-        yield site
-    finally:
-        site.close()
 
 
 def _play(site: Site, seed: int, seconds: float) -> None:
