@@ -93,7 +93,6 @@ class GuestServer:
             self._path(LOSSES_FILE),
             self.link,
             channels=self.channels,
-            host_reports=lambda: self.worker.reporting,
             since_boot=outside.since_boot,
         )
         self.registry = Registry("guestServer")
@@ -254,7 +253,7 @@ class GuestServer:
         uuid, reporting = InstanceState.of(message)
         self._ignored.discard(uuid)
         channel = self._channel(uuid)
-        if channel.instance.heartbeat.reporting != reporting:
+        if channel.instance.reports.reporting != reporting:
             log.info("instance %s: reporting %s", uuid, "on" if reporting else "off")
         channel.instance.provision(reporting)
         if not reporting:

@@ -12,8 +12,8 @@ import os
 from collections.abc import Callable, Mapping
 
 from guestmtce.core.server import saved_loss
+from guestmtce.core.server.reports import Reports
 from guestmtce.core.server.saved_loss import SavedLoss
-from guestmtce.core.shared.mtc_message import Loss
 from guestmtce.core.shared.owed import Topic
 from guestmtce.core.shared.vocabulary import Command
 from guestmtce.runtime import files
@@ -32,7 +32,7 @@ LOOK_SECS = 1.0
 class Losses:
     """Saves what is owed, and tells what an earlier run of ours owed once that may be told.
 
-    `channels` are the instances by UUID; `host_reports()` says whether host-level reporting is on.
+    `channels` are the instances by UUID.
     """
 
     def __init__(
@@ -42,7 +42,6 @@ class Losses:
         link: AgentLink,
         *,
         channels: Mapping[str, Channel],
-        host_reports: Callable[[], bool],
         since_boot: Callable[[], float] = seconds_since_boot,
     ) -> None:
         self.problem = ""
@@ -50,7 +49,6 @@ class Losses:
         self._path = path
         self._link = link
         self._channels = channels
-        self._host_reports = host_reports
         self._since_boot = since_boot
         self._boot_id = _read_boot_id()
         self._timers = Timers(loop)
@@ -117,25 +115,24 @@ class Losses:
             if loss.uuid in self._open_since:
                 self.void(loss.uuid)  # QEMU has closed it
             return
-        beat = channel.instance.heartbeat
+        instance = channel.instance
         if loss.uuid not in self._open_since:
             self._open_since[loss.uuid] = now
-            if not beat.initialized:
-                beat.terms = loss.terms
-        if beat.initialized:
+            if not instance.heartbeat.initialized:
+                instance.reports.terms = loss.terms
+        if instance.heartbeat.initialized:
             self.void(loss.uuid)
         elif now - self._open_since[loss.uuid] >= loss.silent_secs:
-            self._tell_again(loss, reports=beat.reporting and self._host_reports())
+            self._tell_again(loss, instance.reports)
 
-    def _tell_again(self, loss: SavedLoss, *, reports: bool) -> None:
+    def _tell_again(self, loss: SavedLoss, reports: Reports) -> None:
         """Tell a loss, or wait until guestAgent has said that it wants to hear of such."""
-        if not reports:
+        if not reports.wants_faults:
             return
         log.warning("instance %s: lost before our restart, and silent since", loss.uuid)
         self._lost_at[loss.order_id] = loss.lost_at
         self.void(loss.uuid)
-        hostname = self._channels[loss.uuid].instance.heartbeat.information().hostname
-        self._link.send(Command.HEARTBEAT_LOSS, Loss(hostname, loss.uuid), order_id=loss.order_id)
+        self._link.send(Command.HEARTBEAT_LOSS, reports.loss, order_id=loss.order_id)
 
     def _save_soon(self) -> None:
         if not self._timers.active("save"):
@@ -150,7 +147,7 @@ class Losses:
         for uuid, name in owed:
             channel = self._channels.get(uuid)
             if channel is not None:
-                terms = channel.instance.heartbeat.terms
+                terms = channel.instance.reports.terms
                 losses.append(SavedLoss(uuid, name, self._lost_at[name], terms))
         try:
             if losses:

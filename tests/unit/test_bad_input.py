@@ -26,7 +26,7 @@ def counted(rig: Rig) -> int:
 def assert_unharmed(rig: Rig) -> None:
     """Nothing that a guest sends may change how it is served after that."""
     assert rig.instance.heartbeat.state is HeartbeatState.WAITING_RESPONSE
-    assert rig.instance.heartbeat.terms.timeouts.vote == 9
+    assert rig.instance.reports.terms.timeouts.vote == 9
     rig.answer()
     assert rig.instance.heartbeat.state is HeartbeatState.WAITING_CHALLENGE
 

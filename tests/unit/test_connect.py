@@ -191,7 +191,7 @@ def test_provisioned_instance_outlives_its_file(reporting):
     rig.instance.file_gone()
     rig.advance(1000)
     assert rig.out() == ["disconnect", STOPPED]
-    assert rig.instance.heartbeat.reporting is reporting
+    assert rig.instance.reports.reporting is reporting
     assert not rig.instance.connection.connected
     rig.instance.file_found()
     assert rig.out() == ["connect"]

@@ -63,7 +63,7 @@ class WatchingPort(RecordingPort):
         beat = self.instance.heartbeat
         worker = beat.worker
         if command is RUNNING:
-            terms = beat.terms._replace(interval_ms=0)
+            terms = self.instance.reports.terms._replace(interval_ms=0)
             assert not self.told_running or terms != self.told_terms, "RUNNING is no news"
             self.told_running, self.told_terms = True, terms
         elif command is STOPPED:
@@ -71,7 +71,7 @@ class WatchingPort(RecordingPort):
             self.told_running = False
         elif command is LOSS:
             assert worker.reporting
-            assert beat.reporting
+            assert self.instance.reports.reporting
             assert not beat.silence.expected
             least = worker.settings.hbs_failure_threshold + 1
             assert len(self.unanswered) >= least, "LOSS before threshold + 1 misses"
@@ -79,7 +79,7 @@ class WatchingPort(RecordingPort):
             assert silence >= least * beat.interval - 1e-6
         elif command is ILLHEALTH:
             assert worker.reporting
-            assert beat.reporting
+            assert self.instance.reports.reporting
             assert isinstance(record, InstanceInformation)
             action = record.corrective_action
             assert action in {"reboot", "stop", "log"}

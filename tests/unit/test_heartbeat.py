@@ -44,7 +44,7 @@ def beating() -> Rig:
 
 def test_defaults_until_an_init():
     """Until an init: interval 1000 ms, timeouts 10 s, restart 120 s, action log."""
-    terms = Rig().instance.heartbeat.terms
+    terms = Rig().instance.reports.terms
     assert terms == ("", 1000, Timeouts(120, 10, 10, 10, 10), CorrectiveAction.LOG)
 
 
@@ -65,7 +65,7 @@ def test_init_applies_its_terms(guest):
     guest.say(init())
     timeouts = Timeouts(restart=301, shutdown=8, suspend=7, resume=14, vote=9)
     terms = ("vm-1", 1000, timeouts, CorrectiveAction.REBOOT)
-    assert guest.instance.heartbeat.terms == terms
+    assert guest.instance.reports.terms == terms
     assert guest.instance.heartbeat.writer.invocation_id == 1804289383
     assert guest.port.sent[0]["invocation_id"] == 1804289383
 
@@ -92,7 +92,7 @@ def test_running_says_what_the_guest_asked_for(beating):
 def test_interval_below_the_pulse_period_becomes_it(guest, asked, given):
     """`heartbeat_interval_ms` below `hbs_pulse_period`, 0 and negative included, becomes it."""
     guest.say(init(heartbeat_interval_ms=asked))
-    assert guest.instance.heartbeat.terms.interval_ms == given
+    assert guest.instance.reports.terms.interval_ms == given
     assert guest.left(TimerName.TICK) == given / 1000
 
 
@@ -107,10 +107,10 @@ def test_a_day_is_the_longest_interval(guest):
 
 def test_bad_init_changes_nothing(beating):
     """A missing or wrong-typed body key: the instance's settings are unchanged."""
-    before = beating.instance.heartbeat.terms
+    before = beating.instance.reports.terms
     beating.say(init(name="other", vote_secs=1, corrective_action=...))
     assert beating.out() == ["nack"]
-    assert beating.instance.heartbeat.terms == before
+    assert beating.instance.reports.terms == before
     assert beating.instance.heartbeat.state is WAITING_CHALLENGE
 
 
@@ -246,7 +246,7 @@ def test_illhealth_names_the_action_of_the_response(beating, action):
     beating.answer("unhealthy", action)
     assert beating.out() == ["challenge", ILLHEALTH]
     assert beating.last_report["repair-action"] == action
-    assert beating.instance.heartbeat.terms.corrective_action is CorrectiveAction.REBOOT
+    assert beating.instance.reports.terms.corrective_action is CorrectiveAction.REBOOT
 
 
 @pytest.mark.parametrize("action", ["none", "unknown", "explode", ""])

@@ -28,10 +28,10 @@ def test_defaults_show_in_query_answers():
 
 def test_each_timeout_stands_under_its_own_key():
     """All values strings."""
-    beat = Rig().beat().instance.heartbeat
+    instance = Rig().beat().instance
     timeouts = Timeouts(restart=5, shutdown=2, suspend=3, resume=4, vote=1)
-    beat.terms = Terms("vm", 500, timeouts, CorrectiveAction.UNKNOWN)
-    information = beat.information().members()
+    instance.reports.terms = Terms("vm", 500, timeouts, CorrectiveAction.UNKNOWN)
+    information = instance.reports.information().members()
     assert information == {
         "hostname": "compute-0",
         "uuid": UUID,
@@ -45,12 +45,12 @@ def test_each_timeout_stands_under_its_own_key():
         "vote-to": "1",
     }
     assert all(isinstance(value, str) for value in information.values())
-    assert beat.interval == 0.5
+    assert instance.heartbeat.interval == 0.5
 
 
 def test_the_action_of_an_unhealthy_response_replaces_the_init_s():
     """In ILLHEALTH it is the one from the unhealthy response."""
-    information = Rig().instance.heartbeat.information(CorrectiveAction.STOP)
+    information = Rig().instance.reports.information(CorrectiveAction.STOP)
     assert information.members()["repair-action"] == "stop"
 
 

@@ -11,10 +11,9 @@ a loss: the guest's own promise is the window, the threshold is the tolerance, a
 that comes later still counts for nothing. A guest that is lost is challenged no more until it
 says `init` again, which a live client does by itself when it hears no challenge.
 
-*Heartbeating* is what guestAgent is told: RUNNING with the first healthy answer (and again when
-the terms change), STOPPED when the cycle ends. An unhealthy answer proves life all the same.
-
-What comes in place of an answer is one of five silences (`silence`).
+*Heartbeating* begins with the first healthy answer and stands until the cycle ends; an unhealthy
+answer proves life all the same. What guestAgent is told of it is in `reports`; what comes in
+place of an answer is one of five silences (`silence`).
 
 What depends on counters or settings becomes an input of its own in `tick` and `response`
 before the look-up in `TABLE`.
@@ -24,19 +23,17 @@ from __future__ import annotations
 
 from collections import deque
 
-from guestmtce.core.server.alarms import Alarm, Alarms
-from guestmtce.core.server.guest_protocol import ChallengeResponse, Exit, Init, Terms, Writer
+from guestmtce.core.server.guest_protocol import ChallengeResponse, Exit, Init, Writer
 from guestmtce.core.server.machine import Handler, Machine, Port, Row, Symbol, TimerName, belong
 from guestmtce.core.server.memory import LATE, UNEXPECTED, WRONG, Memory
+from guestmtce.core.server.reports import Reports
 from guestmtce.core.server.silence import PAUSED_GRACE_SECS, ExpectedSilence, grace_secs
 from guestmtce.core.server.worker import Worker
 from guestmtce.core.shared.history import What
-from guestmtce.core.shared.mtc_message import InstanceInformation, Loss
 from guestmtce.core.shared.text import printable
-from guestmtce.core.shared.vocabulary import Command, CorrectiveAction, Health
+from guestmtce.core.shared.vocabulary import Health
 
 RECENT_CHALLENGES = 6
-_NO_ACTION = frozenset({CorrectiveAction.NONE, CorrectiveAction.UNKNOWN})
 
 
 class HeartbeatState(Symbol):
@@ -74,11 +71,10 @@ class Input(Symbol):
 
 
 class Heartbeat(Machine[HeartbeatState]):
-    """How the guest does, by what it asked for and by what guestAgent set.
+    """How the guest does, by what it asked for and by what guestAgent set (both: `reports`).
 
-    `reporting` is instance-level reporting; `initialized` says that an init came on this
-    connection; `terms` are those of the last init. `misses` are those in a row, `failures` all
-    losses. `silence`: after pause and suspend the guest's silence is no fault.
+    `initialized` says that an init came on this connection. `misses` are those in a row,
+    `failures` all losses. `silence`: after pause and suspend the guest's silence is no fault.
     `ill` says that its last answer was unhealthy, and `reason` what the guest gave as the
     reason, of that or of its exit; `heard_at` is when it last answered, or said init (seconds
     of the worker's clock, -inf: never). `unread_until` is until when we chose not to read it.
@@ -87,8 +83,6 @@ class Heartbeat(Machine[HeartbeatState]):
 
     __slots__ = (
         "_challenge_sent_at",
-        "_told_terms",
-        "alarms",
         "challenges",
         "failures",
         "heard_at",
@@ -97,32 +91,25 @@ class Heartbeat(Machine[HeartbeatState]):
         "memory",
         "misses",
         "reason",
-        "reporting",
+        "reports",
         "silence",
-        "terms",
         "unread_until",
-        "uuid",
         "writer",
     )
 
     def __init__(
-        self, uuid: str, worker: Worker, port: Port, writer: Writer, memory: Memory
+        self, worker: Worker, port: Port, reports: Reports, writer: Writer, memory: Memory
     ) -> None:
         super().__init__(HeartbeatState.WAITING_INIT, TABLE, worker, port)
-        self.uuid = uuid
+        self.reports = reports
         self.writer = writer
         self.memory = memory
-        self.terms = Terms()
-        self.reporting = False
         self.initialized = False
         self.silence = ExpectedSilence()
         self.misses = 0
         self.failures = 0
         self.challenges: deque[int] = deque(maxlen=RECENT_CHALLENGES)
         self._challenge_sent_at = 0.0
-        # The terms in the last RUNNING; None after STOPPED, and before the first RUNNING.
-        self._told_terms: Terms | None = None
-        self.alarms = Alarms(worker, port, self._tell)
         self.ill = False
         self.reason = ""
         self.heard_at = float("-inf")
@@ -130,25 +117,13 @@ class Heartbeat(Machine[HeartbeatState]):
 
     @property
     def heartbeating(self) -> bool:
-        """What guestAgent was told last: True after RUNNING, False after STOPPED."""
-        return self._told_terms is not None
+        """Whether the guest has answered, and has not been lost, stopped or exited since."""
+        return self.reports.heartbeating
 
     @property
     def interval(self) -> float:
         """The heartbeat interval in seconds."""
-        return self.terms.interval_ms / 1000
-
-    def information(self, action: CorrectiveAction | None = None) -> InstanceInformation:
-        """Return what guestAgent is told of the instance; `action` replaces the one from init."""
-        return InstanceInformation(
-            self.worker.hostname,
-            self.uuid,
-            self.reporting,
-            self.heartbeating,
-            action or self.terms.corrective_action,
-            self.terms.timeouts,
-            self.terms.name if self.worker.names_told() else "",
-        )
+        return self.reports.terms.interval_ms / 1000
 
     def tick(self, late: float) -> None:
         """The interval timer rang, `late` seconds after its time."""
@@ -162,7 +137,7 @@ class Heartbeat(Machine[HeartbeatState]):
             return Input.INTERVAL_OVER
         if self.unread_until > self._challenge_sent_at:
             return Input.UNREAD
-        if not self.reporting:
+        if not self.reports.reporting:
             return Input.UNREPORTED_SILENCE
         if self.misses < self.worker.settings.hbs_failure_threshold:
             return Input.MISS
@@ -189,9 +164,9 @@ class Heartbeat(Machine[HeartbeatState]):
 
     def set_reporting(self, reporting: bool) -> None:
         """Set instance-level reporting; the present value again changes nothing."""
-        if self.reporting == reporting:
+        if self.reports.reporting == reporting:
             return
-        self.reporting = reporting
+        self.reports.reporting = reporting
         self.memory.add(What.REPORTING, "on" if reporting else "off")
         self.step(Input.REPORTING_ON if reporting else Input.REPORTING_OFF)
 
@@ -207,13 +182,16 @@ class Heartbeat(Machine[HeartbeatState]):
     def _start_over(self, init: Init) -> None:
         """Take the guest's terms, acknowledge, and challenge at once."""
         interval_ms = max(init.terms.interval_ms, self.worker.settings.hbs_pulse_period_ms)
-        self.terms = init.terms._replace(interval_ms=interval_ms)
+        self.reports.terms = terms = init.terms._replace(interval_ms=interval_ms)
         self.initialized = True
         self.misses = 0
         self.heard_at = self.worker.clock()
         self._forget_alarms()
         self.writer.invocation_id = init.invocation_id
-        self.memory.add(What.INIT, _in_words(self.terms))
+        name = terms.name or "no name"
+        self.memory.add(
+            What.INIT, f"{name}, each {interval_ms} ms, action {terms.corrective_action}"
+        )
         self.memory.message("> init_ack")
         self.port.send(self.writer.init_ack())
         self._challenge()
@@ -227,28 +205,16 @@ class Heartbeat(Machine[HeartbeatState]):
             self.silence.answered(now)
 
     def _beat(self, _message: ChallengeResponse) -> None:
-        """A healthy answer: heartbeating. RUNNING if that, or the terms, are news to the agent."""
+        """A healthy answer: heartbeating."""
         self._alive()
         self.worker.stats.heartbeats += 1
         if self.ill:
             self._forget_alarms()
             self.reason = ""
             self.memory.add(What.WELL)
-        # RUNNING withdraws an illness that was told and not acted upon yet (decision 24).
-        recovered = self.worker.illness_owed(self.uuid)
-        told = self._told_terms
-        if told is self.terms and not recovered:
-            return
-        self._told_terms = self.terms
-        if told is None:
+        if not self.reports.heartbeating:
             self.memory.add(What.HEARTBEATING)
-        # The interval is no business of the agent's.
-        if (
-            recovered
-            or told is None
-            or told._replace(interval_ms=self.terms.interval_ms) != self.terms
-        ):
-            self.port.report(Command.HEARTBEAT_RUNNING, self.information())
+        self.reports.running()
 
     def _fall_ill(self, message: ChallengeResponse) -> None:
         """An unhealthy answer: the guest is alive, and may name an action that it wants."""
@@ -261,28 +227,12 @@ class Heartbeat(Machine[HeartbeatState]):
         self.ill = True
         if not message.health_known:
             self.port.note("an unknown health word from the guest; taken as unhealthy")
-        if action not in _NO_ACTION and self._reports:
-            self.alarms.put(Alarm(Command.HEARTBEAT_ILLHEALTH, action, self.reason))
-
-    @property
-    def _reports(self) -> bool:
-        """Whether both levels of reporting are on."""
-        return self.worker.reporting and self.reporting
-
-    def _tell(self, alarm: Alarm) -> None:
-        """Tell guestAgent of a loss or an illness that is true, and not too early."""
-        if not self._reports:
-            return
-        if alarm.action is None:
-            self.port.report(alarm.command, Loss(self.worker.hostname, self.uuid), alarm.why)
-        else:
-            self.port.report(alarm.command, self.information(alarm.action), alarm.why)
+        self.reports.ill(action, self.reason)
 
     def _forget_alarms(self) -> None:
         """What the guest is now, the next answers say: neither lost nor ill is known of it."""
         self.ill = False
-        self.alarms.withdraw(Command.HEARTBEAT_ILLHEALTH)
-        self.alarms.withdraw(Command.HEARTBEAT_LOSS)
+        self.reports.withdraw_alarms()
 
     def _count_late(self, _message: ChallengeResponse) -> None:
         """Count an answer to an earlier challenge. It does not undo the miss."""
@@ -323,23 +273,15 @@ class Heartbeat(Machine[HeartbeatState]):
         self.worker.stats.losses += 1
         why = self._how_silent()
         self._end_beats(why="lost")
-        self.memory.add(What.LOSS, f"{why}; {self._whether_told()}")
+        self.memory.add(What.LOSS, f"{why}; {self.reports.fate_of_a_loss()}")
         self.port.note("lost; the last messages: %s", self.memory.last_messages(), why=True)
-        if self._reports:
-            self.alarms.put(Alarm(Command.HEARTBEAT_LOSS, None, why))
+        self.reports.lost(why)
 
     def _how_silent(self) -> str:
         """Return what came in place of a good answer, for how long, and what it had said before."""
         silence = "it does not read its channel" if self.port.stuck() else self.memory.silence()
         why = f"{silence} for {self.worker.clock() - self.heard_at:.1f} s, {self.misses} misses"
         return f"{why}; it had said: {self.reason}" if self.reason else why
-
-    def _whether_told(self) -> str:
-        """Return what becomes of a loss at guestAgent, for people."""
-        if self._reports:
-            return f"reported, action {self.terms.corrective_action}"
-        level = "instance" if self.worker.reporting else "host"
-        return f"not reported: reporting of the {level} is off"
 
     def _fall_silent(self, _argument: object) -> None:
         """Silence beyond the threshold that was expected is no loss (decision 7)."""
@@ -356,9 +298,8 @@ class Heartbeat(Machine[HeartbeatState]):
         self.silence.unanswered()
         self._forget_alarms()
         if self.heartbeating:
-            self._told_terms = None
             self.port.cancel_timer(TimerName.GRACE)
-            self.port.report(Command.HEARTBEAT_STOPPED, self.information(), why)
+            self.reports.stopped(why)
 
     def _stop_unreported(self, _argument: object) -> None:
         """Silence of a guest that is not reported is no loss (decision 7)."""
@@ -414,15 +355,8 @@ class Heartbeat(Machine[HeartbeatState]):
     def _end(self, _argument: object) -> None:
         """Deleted: nothing more is told."""
         self._forget_alarms()
-        self._told_terms = None
+        self.reports.forget()
         self.port.cancel_timer(TimerName.GRACE)
-
-
-def _in_words(terms: Terms) -> str:
-    """Return what a guest asked for, for people."""
-    return (
-        f"{terms.name or 'no name'}, each {terms.interval_ms} ms, action {terms.corrective_action}"
-    )
 
 
 _INIT = HeartbeatState.WAITING_INIT

@@ -23,6 +23,7 @@ from guestmtce.core.server.guest_protocol import (
 from guestmtce.core.server.heartbeat import Heartbeat, HeartbeatState
 from guestmtce.core.server.machine import Port, TimerName
 from guestmtce.core.server.memory import Memory
+from guestmtce.core.server.reports import Reports
 from guestmtce.core.server.vote import Vote
 from guestmtce.core.server.worker import Worker
 from guestmtce.core.shared.condition import Condition, Diagnosis
@@ -44,6 +45,7 @@ class Instance:
         "connection",
         "heartbeat",
         "memory",
+        "reports",
         "uuid",
         "vote",
     )
@@ -54,7 +56,8 @@ class Instance:
         self._port = port
         self._writer = Writer()
         self.memory = Memory(uuid, worker)
-        self.heartbeat = Heartbeat(uuid, worker, port, self._writer, self.memory)
+        self.reports = Reports(uuid, worker, port)
+        self.heartbeat = Heartbeat(worker, port, self.reports, self._writer, self.memory)
         self.connection = Connection(self.heartbeat)
         self.vote = Vote(self.heartbeat, self.connection)
         self._flow = Flow(worker.pace)
@@ -173,16 +176,16 @@ class Instance:
     @property
     def name(self) -> str:
         """What its guest calls itself, or called itself before our start; safe to print."""
-        return printable(self.heartbeat.terms.name) or self.memory.name
+        return printable(self.reports.terms.name) or self.memory.name
 
     def for_agent(self) -> InstanceInformation:
         """Return what guestAgent is told of the instance."""
-        return self.heartbeat.information()
+        return self.reports.information()
 
     def for_operator(self) -> dict[str, Any]:
         """Return the instance as guestctl and the state dump show it; no guest text is raw."""
-        beat = self.heartbeat
-        timeouts = beat.terms.timeouts
+        beat, terms = self.heartbeat, self.reports.terms
+        timeouts = terms.timeouts
         answered = self.memory.last_answer
         return {
             "uuid": self.uuid,
@@ -194,10 +197,10 @@ class Instance:
             "channel": self.connection.state.value,
             "connected": self.connection.connected,
             "provisioned": self.connection.provisioned,
-            "reporting": beat.reporting,
+            "reporting": self.reports.reporting,
             "heartbeating": beat.heartbeating,
-            "interval_ms": beat.terms.interval_ms,
-            "corrective_action": str(beat.terms.corrective_action),
+            "interval_ms": terms.interval_ms,
+            "corrective_action": str(terms.corrective_action),
             "vote_secs": timeouts.vote,
             "shutdown_notice_secs": timeouts.shutdown,
             "suspend_notice_secs": timeouts.suspend,
@@ -304,6 +307,6 @@ _TIMERS: dict[TimerName, Callable[[Instance, float], None]] = {
     TimerName.VOTE: lambda instance, _late: instance.vote.step(vote.Input.TIMEOUT),
     TimerName.CONNECT: lambda instance, _late: instance.connection.step(connect.Input.RETRY),
     TimerName.READ: lambda instance, _late: instance._read_on(),
-    TimerName.ALARM: lambda instance, _late: instance.heartbeat.alarms.timer_rang(),
+    TimerName.ALARM: lambda instance, _late: instance.reports.alarms.timer_rang(),
     TimerName.IDLE: lambda instance, _late: instance.connection.idle_timer(),
 }

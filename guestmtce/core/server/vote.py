@@ -113,7 +113,7 @@ class Vote(Machine[VoteState]):
 
     def ask(self, event: Event, notification: Notification) -> None:
         """GuestAgent wants a vote or notify: ask now, hold it, or close it at once."""
-        secs = self._heartbeat.terms.timeouts.of(event, notification)
+        secs = self._heartbeat.reports.terms.timeouts.of(event, notification)
         ask = OpenAsk(event, notification, secs, self.worker.clock() + secs)
         connected = self._connection.connected
         if notification is Notification.IRREVOCABLE and event in POST_EVENTS:
@@ -224,7 +224,7 @@ class Vote(Machine[VoteState]):
                 self._connection.step(connect.Input.SUSPENDED)
         answer = VoteAnswer(
             self.worker.hostname,
-            self._heartbeat.uuid,
+            self._heartbeat.reports.uuid,
             ask.notification,
             ask.event,
             vote,
