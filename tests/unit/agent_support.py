@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from guestmtce.core.agent import audit, commands, events, mtc_commands
@@ -30,6 +31,20 @@ INFO = {
     "resume-to": "7",
     "vote-to": "3",
 }
+
+
+def host_state(word: str) -> bytes:
+    """The VIM's answer to the question how compute-0 is."""
+    return json.dumps({"uuid": HOST_0, "state": word}).encode()
+
+
+def instances(*entries: tuple[str, str]) -> bytes:
+    """The VIM's answer to the question which instances compute-0 has."""
+    listed = [
+        {"uuid": uuid, "hostname": "x", "services": [{"service": "heartbeat", "state": state}]}
+        for uuid, state in entries
+    ]
+    return json.dumps({"instances": listed}).encode()
 
 
 class RecordingPort:

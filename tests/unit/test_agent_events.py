@@ -18,7 +18,16 @@ from guestmtce.core.shared.delivery import Role
 from guestmtce.core.shared.errors import PeerError, ProtocolError, Unneeded
 from guestmtce.core.shared.stamp import Acknowledgement
 from guestmtce.core.shared.vocabulary import Command, CorrectiveAction
-from tests.unit.agent_support import HOST_0, HOST_1, INFO, UUID, UUID_2, CoreRig
+from tests.unit.agent_support import (
+    HOST_0,
+    HOST_1,
+    INFO,
+    UUID,
+    UUID_2,
+    CoreRig,
+    host_state,
+    instances,
+)
 
 INSTANCE = f"/v1/instances/{UUID}"
 SERVICE = (UUID, Kind.SERVICE, None)
@@ -698,18 +707,6 @@ def test_del_host_of_an_unknown_uuid_is_refused(ready):
 def test_a_storage_host_is_not_asked_about(rig):
     rig.mtc(hostname="storage-0", uuid=HOST_0, ip="127.0.0.2", personality="storage")
     assert rig.deliver() == []
-
-
-def host_state(word: str) -> bytes:
-    return json.dumps({"uuid": HOST_0, "state": word}).encode()
-
-
-def instances(*entries: tuple[str, str]) -> bytes:
-    listed = [
-        {"uuid": uuid, "hostname": "x", "services": [{"service": "heartbeat", "state": state}]}
-        for uuid, state in entries
-    ]
-    return json.dumps({"instances": listed}).encode()
 
 
 def test_the_state_of_a_host_is_learned_and_passed_on(rig):

@@ -24,6 +24,7 @@ from guestmtce.core.shared.errors import Unneeded
 from guestmtce.core.shared.history import Entry, History, Past, What
 from guestmtce.core.shared.limits import Gap
 from guestmtce.core.shared.mtc_message import HostState, InstanceState, Record
+from guestmtce.core.shared.owed import QUEUED_SECS
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, Switch
 
@@ -31,6 +32,8 @@ ASK_GAP_SECS = 5.0
 # By whom an instance is set when the VIM was asked for it.
 VIM_ANSWER = "the VIM's answer"
 DEFAULT_MAX_HOSTS = 5000
+# A guestServer says an order that waits here again each 10 s: one not heard for longer may be void.
+DEFERRED_SECS = QUEUED_SECS + 2.0
 
 _CAME_OF = {
     Ended.TAKEN: "taken",
@@ -173,6 +176,16 @@ class Agent:
             for uuid in host.instances:
                 self.queue.withdraw(uuid, Kind.ALARM, reason="reporting_off")
         self.tell_host_reporting(host, now)
+        self.judge_deferred(host, now)
+
+    def judge_deferred(self, host: Host, now: float) -> None:
+        """Judge the orders that came before the VIM had told what they are judged by."""
+        if not host.deferred or host.reporting is None or not host.got_instances:
+            return
+        waiting, host.deferred = host.deferred, {}
+        for deferral in waiting.values():
+            if now - deferral.came <= DEFERRED_SECS:
+                deferral.judge(now)
 
     def send_instance(self, command: Command, instance: Instance) -> None:
         """Send ADD_INST or MOD_INST with the instance's reporting."""
@@ -249,6 +262,7 @@ class Agent:
         self.queue.withdraw(instance.uuid, Kind.ALARM, Kind.ACTION, reason="moved")
         self.set_reporting(instance, reporting, now, by)
         self.send_instance(Command.ADD_INST, instance)
+        self.judge_deferred(host, now)
 
     def delete_instance(self, instance: Instance) -> None:
         """Send DEL_INST and forget the instance; nothing more is told of it."""

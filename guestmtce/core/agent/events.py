@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from guestmtce.core.agent import audit
 from guestmtce.core.agent.agent import Agent
-from guestmtce.core.agent.inventory import Host, Instance
+from guestmtce.core.agent.inventory import Deferral, Host, Instance
 from guestmtce.core.agent.lanes import Kind, Spacing
 from guestmtce.core.agent.vim_messages import FAILED, UNHEALTHY, VimAlarm, guest_answer
 from guestmtce.core.shared.condition import Condition, Diagnosis
@@ -29,23 +29,27 @@ from guestmtce.core.shared.mtc_message import (
     MtcMessage,
     VoteAnswer,
 )
-from guestmtce.core.shared.owed import TOPICS, Topic
+from guestmtce.core.shared.owed import ORDERS, REVOKES, TOPICS, Topic
 from guestmtce.core.shared.stamp import Stamp
 from guestmtce.core.shared.vocabulary import Command, Switch
 
 # Longer than a guest repeats an illness with its action (protocol.md): then it is history.
 UNHEALTHY_SECS = 70.0
+# Of one host, in the time in which nothing of it can be judged; more come again by themselves.
+DEFERRED_LIMIT = 1000
 
 
 class Heard(NamedTuple):
     """An event, and what comes with it from a guestServer that numbers what it says.
 
-    `on_over` is to be called when the alarm or answer that it causes is told, or is void.
+    `came` is when; `on_over` is to be called when the alarm or answer that it causes is told, or
+    is void.
     """
 
     host: Host
     message: MtcMessage
     stamp: Stamp | None = None
+    came: float = 0.0
     on_over: Callable[[], object] | None = None
 
 
@@ -63,10 +67,13 @@ def take_event(agent: Agent, host: Host, message: MtcMessage, now: float, source
     agent.check_active()
     host.last_heard = agent.wall()
     role, stamp = host.role, Stamp.of_message(message)
-    heard = Heard(host, message, stamp)
+    heard = Heard(host, message, stamp, came=now)
     if role is not None and stamp is None:
         role.heard_old()
-    if role is None or stamp is None or message.command == Command.QRY_INST:
+    if role is None or stamp is None:
+        _take_from_old(agent, heard, now)
+        return
+    if message.command == Command.QRY_INST:
         handler(agent, heard, now)
         return
     uuid = message.uuid() if message.command in TOPICS else ""
@@ -79,6 +86,19 @@ def take_event(agent: Agent, host: Host, message: MtcMessage, now: float, source
         _take_order(agent, heard._replace(on_over=partial(role.settle, receipt)), receipt, now)
 
 
+def _take_from_old(agent: Agent, heard: Heard, now: float) -> None:
+    """Act upon an event of a guestServer that says each thing once."""
+    command = heard.message.command
+    for revoked in REVOKES.get(command, ()):
+        heard.host.deferred.pop((heard.message.uuid(), revoked), None)
+    try:
+        _HANDLERS[command](agent, heard, now)
+    except NotYet:
+        if TOPICS.get(command) in ORDERS:
+            _defer(agent, heard, None)
+        raise
+
+
 def _take_order(agent: Agent, heard: Heard, receipt: Receipt, now: float) -> None:
     """Act upon an order, and acknowledge it by what comes of it (decision 24)."""
     role = heard.host.role
@@ -86,12 +106,33 @@ def _take_order(agent: Agent, heard: Heard, receipt: Receipt, now: float) -> Non
     try:
         _HANDLERS[heard.message.command](agent, heard, now)
     except NotYet:
+        _defer(agent, heard, receipt)
         role.defer(receipt)
         raise
     except (PeerError, Unneeded):
         role.settle(receipt)
         raise
     role.hold(receipt)
+
+
+def _defer(agent: Agent, heard: Heard, receipt: Receipt | None) -> None:
+    """Keep an order that cannot be judged yet until it can; the newest of its topic counts."""
+    deferred, message = heard.host.deferred, heard.message
+    key = message.uuid(), TOPICS[message.command]
+    if key in deferred or len(deferred) < DEFERRED_LIMIT:
+        deferred[key] = Deferral(heard.came, partial(_judge_again, agent, heard, receipt))
+
+
+def _judge_again(agent: Agent, heard: Heard, receipt: Receipt | None, now: float) -> None:
+    """Act upon an order that was deferred, unless something newer has made it void."""
+    role = heard.host.role
+    try:
+        if receipt is None:
+            _take_from_old(agent, heard, now)
+        elif role is not None and role.judge_again(receipt) is Verdict.TAKE:
+            _take_order(agent, heard, receipt, now)
+    except (PeerError, Unneeded) as refused:
+        agent.dropped[refused.reason] += 1
 
 
 def _instance_on(agent: Agent, host: Host, uuid: str) -> Instance:

@@ -7,7 +7,7 @@ Attributes that end in `_at`, and `until`, are seconds of the loop's clock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from guestmtce.core.shared.condition import Condition, Diagnosis
 from guestmtce.core.shared.delivery import Role
 from guestmtce.core.shared.history import History
 from guestmtce.core.shared.limits import Gap, RateLimit
+from guestmtce.core.shared.owed import Key
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import (
     CorrectiveAction,
@@ -47,6 +48,13 @@ UNTOLD = Timeouts()
 UNHEARD = Diagnosis(Condition.UNKNOWN, None, "nothing was heard of it yet")
 
 
+class Deferral(NamedTuple):
+    """An order of a guestServer that could not be judged at `came`; `judge(now)` does so anew."""
+
+    came: float
+    judge: Callable[[float], object]
+
+
 class PendingAsk(NamedTuple):
     """A vote or notify whose answer the VIM waits for until a time of the loop's clock."""
 
@@ -76,8 +84,9 @@ class Host:
     `queried`, `answered`, `unanswered_audits` and `round` belong to the audit, `readies` to the
     limit on answers to READY, `reporting_told` to that on repeats of MOD_HOST. `role` is its
     guestServer, whatever process that is; None while nothing was said to it, and where
-    acknowledging is off. `last_heard` is when it last said anything, `known_since` when we learned
-    of it, both by the wall clock.
+    acknowledging is off. `deferred` are its orders that wait until we know more, by instance and
+    topic. `last_heard` is when it last said anything, `known_since` when we learned of it, both
+    by the wall clock.
     """
 
     hostname: str
@@ -94,6 +103,7 @@ class Host:
     known_since: float = 0.0
     round: Round | None = None
     role: Role | None = None
+    deferred: dict[Key, Deferral] = field(default_factory=dict)
     readies: Gap = field(default_factory=lambda: Gap(READY_GAP_SECS))
     reporting_told: Gap = field(default_factory=lambda: Gap(REPORTING_SECS))
 

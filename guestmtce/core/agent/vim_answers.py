@@ -49,7 +49,6 @@ def learn_instances(agent: Agent, host_uuid: str, body: bytes, asked_at: float, 
     agent.dropped["bad_instance"] += useless
     if not states and (useless or host.reporting is None):
         raise PeerError("no_instances")
-    host.got_instances = True
     for state in states:
         known = agent.inventory.instances.get(state.uuid)
         if known is not None and known.told_at >= asked_at:
@@ -58,4 +57,6 @@ def learn_instances(agent: Agent, host_uuid: str, body: bytes, asked_at: float, 
         if instance is not None:
             agent.set_reporting(instance, state.reporting, now)
             agent.send_later(Command.MOD_INST, instance)
+    host.got_instances = True
+    agent.judge_deferred(host, now)
     audit.query_later(agent, host)

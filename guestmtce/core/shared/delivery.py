@@ -30,7 +30,7 @@ restarts of its sender, by which the receiver takes it once.
 **End to end.** The receiver of an order *holds* it (acknowledged as queued: said again each
 10 s, in case that the holder dies) or *settles* it (done or void: acknowledged for good, three
 times, for no later repeat would ask). One that cannot be judged yet is *deferred*: acknowledged
-as queued, but taken only when a repeat comes at a time at which it can be judged.
+as queued, but taken only once it can be judged: when its owner judges it again, or a repeat comes.
 
 **Why it converges.** While both live, each owed message is repeated until one copy and one
 acknowledgement get through. When the receiver restarts, its new epoch makes all that is owed due
@@ -288,6 +288,12 @@ class Role:
     def defer(self, receipt: Receipt) -> None:
         """The order cannot be judged yet: have it said again later, as if we held it."""
         self._acknowledge(receipt, queued=True)
+
+    def judge_again(self, receipt: Receipt) -> Verdict:
+        """Judge an order that was deferred: something newer may have been taken meanwhile."""
+        if receipt.epoch != self.peer_epoch:
+            return Verdict.UNPROVEN
+        return self._inbox.judge_order(receipt)
 
     def settle(self, receipt: Receipt) -> None:
         """The order is done, or void: acknowledge it for good."""
