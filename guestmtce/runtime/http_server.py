@@ -145,12 +145,13 @@ class HttpServer:
 
     def _send_piece(self) -> None:
         self._turn = None
-        connection = next(iter(self._queue), None)
-        if connection is None:
+        if not self._queue:
             return
         self._turn = self.loop.call_soon(self._send_piece)
-        if not connection.send_piece():
-            self._queue.pop(connection, None)
+        connection, _ = self._queue.popitem(last=False)
+        if connection.send_piece():
+            self._queue[connection] = None
+            self._queue.move_to_end(connection, last=False)
 
     def _watch(self) -> None:
         self._retry = None

@@ -329,6 +329,13 @@ def test_an_answer_in_pieces_ends_with_the_connection(rig):
     assert len(rig.requests) == 1
 
 
+def test_an_empty_piece_is_not_the_last(rig):
+    rig.response = in_pieces(b"one,", b"two,", b"", b"", b"three")
+    client = rig.client().send(GET)
+    assert client.received().endswith(b"\r\n\r\none,two,three")
+    assert client.at_end
+
+
 @pytest.mark.parametrize("pieces", [(), (b"",), (b"all of it",)])
 def test_an_answer_of_one_piece_has_its_length(rig, pieces):
     rig.response = in_pieces(*pieces)
