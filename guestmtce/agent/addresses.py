@@ -14,7 +14,7 @@ from guestmtce.core.shared.errors import StartError
 from guestmtce.core.shared.settings import AgentSettings
 from guestmtce.runtime.address import family_of, is_loopback
 from guestmtce.runtime.datagram import DatagramSocket, bound_socket
-from guestmtce.runtime.hosts import HostsFile
+from guestmtce.runtime.hosts import HOSTS_PATH, HostsFile
 from guestmtce.runtime.loop import Loop
 
 log = logging.getLogger(__name__)
@@ -152,3 +152,23 @@ class Receiver:
             raise StartError(f"cannot bind UDP port {self.port} on {address}: {reason}") from error
         self._sockets[address] = DatagramSocket(self._loop, sock, self._on_datagram)
         log.info("receiving on %s port %d", *where)
+
+
+def missing(own: OwnAddresses, servers: Receiver, mtc_agent: Receiver) -> list[str]:
+    """Return what keeps us from receiving on the floating or the local address.
+
+    `servers` receives from guestServers, on both; `mtc_agent` on the floating one.
+    """
+    found = []
+    for name, address, host, key in (
+        ("floating", own.floating, CONTROLLER, "address"),
+        ("local", own.local, own.hostname, "local_address"),
+    ):
+        if address is None:
+            remedy = f"add {host} to {HOSTS_PATH}, or set [agent] {key}"
+            found.append(f"our {name} address is not known: {remedy}")
+        elif address not in servers.addresses:
+            found.append(f"our {name} address {address} is not there")
+    if not found and not mtc_agent.complete:
+        found.append(f"not receiving mtcAgent's commands on {own.floating}")
+    return found

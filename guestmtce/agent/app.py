@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from guestmtce.agent import metrics
-from guestmtce.agent.addresses import CONTROLLER, OwnAddresses
+from guestmtce.agent.addresses import OwnAddresses, missing
 from guestmtce.agent.http_api import HttpApi
 from guestmtce.agent.mtc_link import MtcLink
 from guestmtce.agent.page import Snapshot
@@ -32,7 +32,7 @@ from guestmtce.core.shared.history import Entry, Past
 from guestmtce.core.shared.limits import EveryNth
 from guestmtce.core.shared.mtc_message import MtcMessage, Record
 from guestmtce.core.shared.settings import AgentSettings, management_interface
-from guestmtce.core.shared.stamp import EPOCH_LIMIT
+from guestmtce.core.shared.stamp import new_epoch
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, canonical_uuid
 from guestmtce.runtime import files, vitals
@@ -40,7 +40,7 @@ from guestmtce.runtime import log as logs
 from guestmtce.runtime.address import is_loopback
 from guestmtce.runtime.control import Handler
 from guestmtce.runtime.event_log import Event, EventLog
-from guestmtce.runtime.hosts import HOSTS_PATH, HostsFile
+from guestmtce.runtime.hosts import HostsFile
 from guestmtce.runtime.http_server import HttpServer
 from guestmtce.runtime.interfaces import is_here
 from guestmtce.runtime.local_user import USERS_FILE, LocalUsers
@@ -80,7 +80,6 @@ class GuestAgent:
         self.hostname = hostname
         self._loop = loop
         self._outside = outside
-        self._root = root
         self._is_here = is_here
         self._hosts = HostsFile(files.under(root, "/etc/hosts"), loop.time)
         interface = management_interface(files.reader(root))
@@ -96,17 +95,27 @@ class GuestAgent:
             self.core,
             on_event=self._take_event,
             on_start=self._server_started,
-            epoch=1 + outside.number_below(EPOCH_LIMIT - 1) if settings.acknowledge else None,
+            epoch=new_epoch(outside.number_below) if settings.acknowledge else None,
         )
         self.mtc_link = MtcLink(
             loop, settings, self.own, self._take_mtc_command, self._send_from_local
         )
         self.vim_api = VimApi(loop, self.core, self._vim_address, self._settle)
         self.registry = Registry("guestAgent")
-        self._stream = EventStream(self._events, f"{int(self._outside.wall()):x}")
+        self._stream = EventStream(self._events, f"{int(outside.wall()):x}")
         self._users = LocalUsers(files.under(root, USERS_FILE))
-        self.http_api = HttpApi(
-            loop,
+        self.http_api = self._make_http_api()
+        self.http_counts: Counter[str] = Counter()
+        self._server: HttpServer | None = None
+        self._register_metrics()
+        self._metrics_file = MetricsFile(loop, self.registry.render, root)
+        self._timers = Timers(loop)
+        self._missing = EveryNth(_LOG_EVERY)
+        self._stopping = False
+
+    def _make_http_api(self) -> HttpApi:
+        return HttpApi(
+            self._loop,
             self.core,
             self.registry.render,
             self._snapshot,
@@ -114,13 +123,6 @@ class GuestAgent:
             begin_stream=self._stream.begin,
             allowed=lambda: self.settings.vim_cmd_users,
         )
-        self.http_counts: Counter[str] = Counter()
-        self._server: HttpServer | None = None
-        self._register_metrics()
-        self._metrics_file = MetricsFile(loop, self.registry.render)
-        self._timers = Timers(loop)
-        self._missing = EveryNth(_LOG_EVERY)
-        self._stopping = False
 
     def _register_metrics(self) -> None:
         registry = self.registry
@@ -134,7 +136,7 @@ class GuestAgent:
         warn_of_strangers(self.settings.vim_cmd_users, self._users)
         self._listen()
         self._events.open()
-        self._metrics_file.start(self._metrics_path())
+        self._metrics_file.start(self.settings.metrics_file)
         self.server_link.receiver.open()
         self.mtc_link.receiver.open()
         self.core.ask_mtc_agent(self._loop.time())
@@ -162,12 +164,8 @@ class GuestAgent:
         """Go by these settings from now on (SIGHUP)."""
         self.settings = settings
         warn_of_strangers(settings.vim_cmd_users, self._users)
-        self._metrics_file.start(self._metrics_path())
+        self._metrics_file.start(self.settings.metrics_file)
         self._resolve()
-
-    def _metrics_path(self) -> str | None:
-        path = self.settings.metrics_file
-        return files.under(self._root, path) if path else None
 
     def send(
         self, host: Host, command: Command, record: Record, expires: float | None = None
@@ -251,20 +249,7 @@ class GuestAgent:
             return self.core.presence.absent_since is None
 
     def _missing_addresses(self) -> list[str]:
-        """Return what keeps us from receiving on the floating or the local address."""
-        found = []
-        for name, address, host, key in (
-            ("floating", self.own.floating, CONTROLLER, "address"),
-            ("local", self.own.local, self.own.hostname, "local_address"),
-        ):
-            if address is None:
-                remedy = f"add {host} to {HOSTS_PATH}, or set [agent] {key}"
-                found.append(f"our {name} address is not known: {remedy}")
-            elif address not in self.server_link.receiver.addresses:
-                found.append(f"our {name} address {address} is not there")
-        if not found and not self.mtc_link.receiver.complete:
-            found.append(f"not receiving mtcAgent's commands on {self.own.floating}")
-        return found
+        return missing(self.own, self.server_link.receiver, self.mtc_link.receiver)
 
     def _vim_address(self) -> tuple[str, int] | None:
         found = self._hosts.lookup(self.settings.vim_address)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from guestmtce.agent.page_source import HEAD, SCRIPT, STYLE, TAIL
 from guestmtce.core.shared.condition import Condition, Diagnosis, duration, in_words
+from guestmtce.core.shared.text import plural
 from guestmtce.runtime.wall import moment
 
 CONTENT_TYPE = "text/html; charset=utf-8"
@@ -162,7 +163,7 @@ def _conditions(counts: Counter[str]) -> str:
 
 
 def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+    return f"{count:,} {plural(what, count)}"
 
 
 def _instance_table(rows: Sequence[_Ranked], count: int, now: float) -> Iterator[str]:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from guestmtce.ctl.table import cell
-from guestmtce.runtime import control, files
+from guestmtce.runtime import control
+from guestmtce.runtime.own_files import run_path
 
 DAEMONS = ("guestServer", "guestAgent")
 
@@ -38,15 +39,11 @@ class Reply(NamedTuple):
 
 def ask_daemon(root: str, daemon: str, request: Mapping[str, Any]) -> Reply:
     """Ask one daemon; what goes wrong is in the reply."""
-    path = files.under(root, f"/var/run/{daemon}.ctl")
+    path = run_path(root, daemon, "ctl")
     try:
         answer = control.ask(path, dict(request))
     except (FileNotFoundError, ConnectionRefusedError):
-        known = any(
-            os.path.exists(files.under(root, f"/var/run/{daemon}.{suffix}"))
-            for suffix in _RUN_FILES
-        )
-        if known:
+        if any(os.path.exists(run_path(root, daemon, suffix)) for suffix in _RUN_FILES):
             return Reply(daemon, "down", None, "it ended without having been stopped")
         return Reply(daemon, "absent", None, "does not run")
     except PermissionError as error:

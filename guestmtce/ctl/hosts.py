@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from guestmtce.core.shared.condition import duration
+from guestmtce.core.shared.text import plural
 from guestmtce.ctl.ask import number
 from guestmtce.ctl.table import Column, Style, cell, table
 
@@ -70,7 +71,7 @@ def worst_first(rows: Sequence[Row]) -> list[Row]:
 
 def summary(rows: Sequence[Row]) -> str:
     """Return how many hosts there are, and what is wrong: `3 hosts: 1 silent, 2 lost, 1 ill`."""
-    total = f"{len(rows)} host" + "s" * (len(rows) != 1)
+    total = f"{len(rows)} {plural('host', len(rows))}"
     wrong = {
         "silent": sum(row.get("silent") is True for row in rows),
         "lost": sum(int(number(row.get("lost")) or 0) for row in rows),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from guestmtce.core.shared.condition import Condition, Diagnosis, duration, in_words
-from guestmtce.core.shared.text import printable
+from guestmtce.core.shared.text import plural, printable
 from guestmtce.ctl.ask import number
 from guestmtce.ctl.table import Column, Style, cell, cut, table
 from guestmtce.runtime.wall import moment
@@ -189,5 +189,5 @@ def summary(rows: Sequence[Row]) -> str:
     """Return how many instances there are, and how many are how: `3 instances: 1 lost, 2 ok`."""
     counts = Counter(str(row.get("condition")) for row in rows)
     known = [f"{counts[word]} {word}" for word in _CONDITIONS if counts[word]]
-    total = f"{len(rows)} instance" + "s" * (len(rows) != 1)
+    total = f"{len(rows)} {plural('instance', len(rows))}"
     return f"{total}: {', '.join(known)}" if known else total

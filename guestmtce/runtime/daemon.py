@@ -23,9 +23,10 @@ from guestmtce.core.shared.errors import GuestError
 from guestmtce.runtime import dump, files, options, privileges, process, vitals
 from guestmtce.runtime import log as logs
 from guestmtce.runtime.control import Answer, ControlServer, Handler
-from guestmtce.runtime.loop import Loop, Timer
+from guestmtce.runtime.loop import Loop
 from guestmtce.runtime.metrics import Registry
 from guestmtce.runtime.options import Options
+from guestmtce.runtime.own_files import OwnFiles, run_path
 from guestmtce.runtime.pidfile import PidFile, running_pid
 from guestmtce.runtime.vitals import FILES, LOG, Problems, sentences
 
@@ -35,9 +36,6 @@ MAX_DEBUG = 255
 # What the app has for its last words; SIGTERM to exit takes 2 s at most.
 FLUSH_SECS = 1.0
 
-_MAX_LOGGED_LINES = 500
-_LINES_AT_ONCE = 5
-_LINES_PAUSE_SECS = 0.01
 # How often it is looked whether somebody has removed the daemon's files.
 KEEP_SECS = 60.0
 _NOT_RUNNING, _UNKNOWN = 3, 4
@@ -176,7 +174,7 @@ def print_pid(name: str, root: str) -> int:
     By the lock that the daemon holds, so that it is found without its pidfile too.
     """
     try:
-        pid = running_pid(_run_path(root, name, "lock"))
+        pid = running_pid(run_path(root, name, "lock"))
     except OSError as error:
         _print_error(f"{name}: {_describe(error)}")
         return _UNKNOWN
@@ -210,11 +208,10 @@ class Daemon(Generic[S]):
         self._app = app
         self._started = loop.time()
         self._stopping = False
-        self._pidfile = PidFile(self._run_path("pid"), self._run_path("lock"))
+        self._files = OwnFiles(chosen.root, program.name)
+        self._pidfile = PidFile(self._files.path("pid"), self._files.path("lock"))
         self._control: ControlServer | None = None
-        self._dumping: Timer | None = None
-        # What of our own files cannot be written at present, and why.
-        self._unwritable: dict[str, str] = {}
+        self._dump_log = dump.DumpLog(loop)
         self._commands: dict[str, Handler] = {
             "status": lambda _request: self.status(),
             "dump": lambda _request: self.dump(),
@@ -255,7 +252,7 @@ class Daemon(Generic[S]):
     def _problems(self) -> Problems:
         """Return the app's problems, with those of the files that we keep for it."""
         found = dict(self._app.problems())
-        found[FILES] = [*found.get(FILES, ()), *self._unwritable.values()]
+        found[FILES] = [*found.get(FILES, ()), *self._files.problems]
         found[LOG] = logs.problems()
         return found
 
@@ -275,7 +272,7 @@ class Daemon(Generic[S]):
             self._loop.on_signal(signum, callback)
         process.unblock_signals()
         self._app.start()
-        self._control = ControlServer(self._loop, self._run_path("ctl"), self._answer)
+        self._control = ControlServer(self._loop, self._files.path("ctl"), self._answer)
         self._give_up_rights()
         self._write_health()
         self._loop.call_later(KEEP_SECS, self._keep_files)
@@ -342,21 +339,7 @@ class Daemon(Generic[S]):
         if self._control is not None:
             keepers["ctl"] = self._control.keep
         for suffix, keep in keepers.items():
-            self._try(suffix, keep)
-
-    def _try(self, suffix: str, write: Callable[[], object]) -> None:
-        """Write one of our files; while that fails it is a problem, logged when it begins."""
-        path = self._run_path(suffix)
-        try:
-            write()
-        except (GuestError, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            problem = f"cannot write {path}: {reason}"
-            if self._unwritable.get(suffix) != problem:
-                log.error("%s", problem)
-            self._unwritable[suffix] = problem
-        else:
-            self._unwritable.pop(suffix, None)
+            self._files.attempt(suffix, keep)
 
     def _write_health(self) -> None:
         status = self.status()
@@ -364,40 +347,13 @@ class Daemon(Generic[S]):
         lines += [f"{key} = {status[key]}" for key in ("daemon", "version", "pid", "uptime_secs")]
         lines += [f"{key} = {dump.encode(value)}" for key, value in status["summary"].items()]
         lines += [f"problem: {problem}" for problem in status["problems"]]
-        self._write("info", lines)
+        self._files.replace("info", lines)
 
     def _write_dump(self) -> None:
         """Write the state as JSON, an item a line, and log as much of it as is sensible."""
         lines = list(dump.lines(self.dump()))
-        self._write("dump", lines)
-        if len(lines) > _MAX_LOGGED_LINES:
-            more = len(lines) - _MAX_LOGGED_LINES
-            lines[_MAX_LOGGED_LINES:] = [f"and {more} lines more in the file"]
-        if self._dumping is not None:
-            self._dumping.cancel()
-        self._log_dump(lines)
-
-    def _log_dump(self, lines: list[str]) -> None:
-        """Log a few lines at a time: syslog's queue holds ten, and we do not wait for it."""
-        for line in lines[:_LINES_AT_ONCE]:
-            log.info("dump: %s", line)
-        rest = lines[_LINES_AT_ONCE:]
-        self._dumping = (
-            self._loop.call_later(_LINES_PAUSE_SECS, self._log_dump, rest) if rest else None
-        )
-
-    def _write(self, suffix: str, lines: Sequence[str]) -> None:
-        """Replace one of our files; only root may read it (decision 46)."""
-        text = "".join(line + "\n" for line in lines)
-        path = self._run_path(suffix)
-        self._try(suffix, lambda: files.write_atomic(path, text, 0o600))
-
-    def _run_path(self, suffix: str) -> str:
-        return _run_path(self._options.root, self._program.name, suffix)
-
-
-def _run_path(root: str, name: str, suffix: str) -> str:
-    return files.under(root, f"/var/run/{name}.{suffix}")
+        self._files.replace("dump", lines)
+        self._dump_log.begin(lines)
 
 
 def _describe(error: Exception) -> str:

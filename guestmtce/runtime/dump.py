@@ -1,10 +1,19 @@
-"""A state as JSON that grep finds things in: a line for each item of each member."""
+"""A state as JSON that grep finds things in, a line for each item of each member; and its log."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
+
+from guestmtce.runtime.loop import Loop, Timers
+
+log = logging.getLogger(__name__)
+
+_MAX_LOGGED_LINES = 500
+_LINES_AT_ONCE = 5
+_LINES_PAUSE_SECS = 0.01
 
 T = TypeVar("T")
 
@@ -36,3 +45,26 @@ def _with_commas(items: Collection[T]) -> Iterator[tuple[T, str]]:
     last = len(items) - 1
     for index, item in enumerate(items):
         yield item, "," if index < last else ""
+
+
+class DumpLog:
+    """Logs a dump a few lines at a time: syslog's queue holds ten, and we do not wait for it."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._timers = Timers(loop)
+
+    def begin(self, dumped: Sequence[str]) -> None:
+        """Log as much as is sensible of a dump; what is left of the one before is not logged."""
+        logged = [*dumped[:_MAX_LOGGED_LINES]]
+        if len(dumped) > _MAX_LOGGED_LINES:
+            logged.append(f"and {len(dumped) - _MAX_LOGGED_LINES} lines more in the file")
+        self._log(logged)
+
+    def _log(self, logged: Sequence[str]) -> None:
+        for line in logged[:_LINES_AT_ONCE]:
+            log.info("dump: %s", line)
+        rest = logged[_LINES_AT_ONCE:]
+        if rest:
+            self._timers.start("rest", _LINES_PAUSE_SECS, self._log, rest)
+        else:
+            self._timers.cancel_all()

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable
 
-from guestmtce.runtime.files import write_atomic
+from guestmtce.runtime import files
 from guestmtce.runtime.loop import Loop, Timer
 
 log = logging.getLogger(__name__)
@@ -20,17 +20,19 @@ FILE_SECS = 15.0
 
 
 class MetricsFile:
-    """Writes what `render` returns; while that fails, `problem` says why."""
+    """Writes what `render` returns, below `root`; while that fails, `problem` says why."""
 
-    def __init__(self, loop: Loop, render: Callable[[], str]) -> None:
+    def __init__(self, loop: Loop, render: Callable[[], str], root: str) -> None:
         self.problem = ""
         self._loop = loop
         self._render = render
+        self._root = root
         self._timer: Timer | None = None
         self._path: str | None = None
 
-    def start(self, path: str | None) -> None:
-        """Write the file at `path` now and from now on; None: no file."""
+    def start(self, setting: str | None) -> None:
+        """Write the file that is set now and from now on; None: no file."""
+        path = None if setting is None else files.under(self._root, setting)
         if path != self._path:
             self.stop()
         elif self._timer is not None:
@@ -53,7 +55,7 @@ class MetricsFile:
     def _write(self, path: str) -> None:
         self._timer = self._loop.call_later(FILE_SECS, self._write, path)
         try:
-            write_atomic(path, self._render())
+            files.write_atomic(path, self._render())
         except OSError as error:
             problem = f"cannot write {path}: {error.strerror}"
             if problem != self.problem:

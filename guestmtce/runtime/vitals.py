@@ -42,12 +42,15 @@ def register(
     registry: Registry, loop: Loop, started_at: float, problems: Callable[[], Problems]
 ) -> None:
     """Show the build, the start (wall clock), the problems, the descriptors and the loop."""
+    counts: dict[LabelValues, int] = {}
 
     def by_kind() -> dict[LabelValues, int]:
-        return {(kind,): len(found) for kind, found in problems().items()}
+        counts.update({(kind,): len(found) for kind, found in problems().items()})
+        return counts
 
     def healthy() -> int:
-        return int(not sentences(problems()))
+        # Metrics are rendered in the order of their making: the problems have just been counted.
+        return int(not any(counts.values()))
 
     build = (__version__, __commit__ or "unknown", ".".join(map(str, sys.version_info[:3])))
     labels = ("version", "commit", "python")

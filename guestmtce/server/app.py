@@ -24,7 +24,7 @@ from guestmtce.core.shared.mtc_message import (
 )
 from guestmtce.core.shared.owed import Debt, Topic
 from guestmtce.core.shared.settings import ServerSettings, management_interface
-from guestmtce.core.shared.stamp import EPOCH_LIMIT, Stamp
+from guestmtce.core.shared.stamp import Stamp, new_epoch
 from guestmtce.core.shared.vocabulary import Command, Notification, canonical_uuid
 from guestmtce.runtime import files, vitals
 from guestmtce.runtime import log as logs
@@ -98,7 +98,7 @@ class GuestServer:
         self.registry = Registry("guestServer")
         metrics.register(self.registry, self.worker, self.channels, self._directory)
         metrics.register_link(self.registry, self.link)
-        self._metrics_file = MetricsFile(loop, self.registry.render)
+        self._metrics_file = MetricsFile(loop, self.registry.render, root)
         self._platform = Platform(loop, root, self._discover)
         self._stalled_at = float("-inf")
         self._starved_at = float("-inf")
@@ -121,7 +121,7 @@ class GuestServer:
             hosts=HostsFile(self._path("/etc/hosts"), self._loop.time),
             management_interface=management_interface(files.reader(self._root)),
             handlers=handlers,
-            epoch=1 + outside.number_below(EPOCH_LIMIT - 1) if acknowledges else None,
+            epoch=new_epoch(outside.number_below) if acknowledges else None,
             on_new_agent=self._new_agent,
             on_flush=self._on_flush,
             on_order=self._note_acknowledged,
@@ -140,7 +140,7 @@ class GuestServer:
         self._losses.load()
         self.link.open()
         self._events.open()
-        self._metrics_file.start(self._metrics_path())
+        self._metrics_file.start(self.settings.metrics_file)
         self._platform.start()
 
     def stop(self, done: Callable[[], None]) -> None:
@@ -161,11 +161,7 @@ class GuestServer:
         """Go by these settings from now on (SIGHUP)."""
         self.worker.settings = settings
         self.link.reload(self.settings)
-        self._metrics_file.start(self._metrics_path())
-
-    def _metrics_path(self) -> str | None:
-        path = self.settings.metrics_file
-        return self._path(path) if path else None
+        self._metrics_file.start(self.settings.metrics_file)
 
     def _discover(self) -> None:
         self._directory.start()

@@ -137,7 +137,7 @@ def loop():
 def test_the_file_is_written_now_and_every_15_s(loop, tmp_path):
     path = tmp_path / "m.prom"
     turns = []
-    file = MetricsFile(loop, lambda: f"turn {turns.append(1) or len(turns)}\n")
+    file = MetricsFile(loop, lambda: f"turn {turns.append(1) or len(turns)}\n", "")
     file.start(str(path))
     assert path.read_text() == "turn 1\n"
     loop.advance(15.1)
@@ -151,7 +151,7 @@ def test_the_file_is_written_now_and_every_15_s(loop, tmp_path):
 
 def test_a_file_that_cannot_be_written_is_a_problem_until_it_can(loop, tmp_path, caplog):
     path = tmp_path / "directory" / "m.prom"
-    file = MetricsFile(loop, lambda: "x\n")
+    file = MetricsFile(loop, lambda: "x\n", "")
     file.start(str(path))
     loop.advance(60)
     assert file.problem == f"cannot write {path}: No such file or directory"

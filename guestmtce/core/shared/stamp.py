@@ -7,6 +7,7 @@ read members by name and ignore LOOPBACK, so none of this changes anything for t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Union
 
 from guestmtce.core.shared.errors import ProtocolError
@@ -16,6 +17,11 @@ EPOCH_LIMIT = 2**31  # an epoch is 1 or more
 NUMBER_LIMIT = 2**53
 ID_LIMIT = 64
 VERSION_LIMIT = 32
+
+
+def new_epoch(number_below: Callable[[int], int]) -> int:
+    """Return an epoch for a process that starts, by a source of random numbers."""
+    return 1 + number_below(EPOCH_LIMIT - 1)
 
 
 class Stamp(NamedTuple):

@@ -20,6 +20,11 @@ def encode_json(value: Any) -> str:
     return _compact.encode(value)
 
 
+def plural(noun: str, count: int) -> str:
+    """Return the noun as it stands after that count."""
+    return noun if count == 1 else f"{noun}s"
+
+
 def _refuse_constant(_name: str) -> NoReturn:
     raise ValueError("NaN and Infinity are not JSON")
 
