@@ -84,7 +84,7 @@ class GuestAgent:
         self._hosts = HostsFile(files.under(root, "/etc/hosts"), loop.time)
         interface = management_interface(files.reader(root))
         self.own = OwnAddresses(settings, hostname, self._hosts, interface)
-        self._events = EventLog(files.under(root, EVENTS_FILE))
+        self._events = EventLog(files.under(root, EVENTS_FILE), loop.call_later)
         past = Past(self._events.remembered())
         self.core = Agent(self, outside.wall, settings.max_hosts, past)
         self.schedule = Schedule(loop.time())

@@ -8,6 +8,7 @@ it takes the place of the second.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -22,9 +23,11 @@ log = logging.getLogger(__name__)
 KEPT = 1000
 FILE_BYTES = 2 * 1024 * 1024
 MODE = 0o600
+RETRY_SECS = 15.0
 
 Event = dict[str, Any]
 Follower = Callable[[Event], object]
+Later = Callable[[float, Callable[[], object]], object]
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -32,13 +35,17 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 class EventLog:
     """Numbers events from 1, keeps the last KEPT of them, and appends each to the file at `path`.
 
-    `path` None: no file. A file that cannot be written is named in `problem` until it can be;
-    the events go on in memory, and writing is tried again with each.
+    `path` None: no file. A file that cannot be written is named in `problem` until it can be.
+    Writing is tried again with each event, and each RETRY_SECS where `later(seconds, callback)`
+    is given; the last KEPT events wait for it.
     """
 
-    def __init__(self, path: str | None) -> None:
+    def __init__(self, path: str | None, later: Later | None = None) -> None:
         self.problem = ""
         self._path = path
+        self._later = later
+        self._will_retry = False
+        self._unwritten: deque[bytes] = deque(maxlen=KEPT)
         self._file: int | None = None
         self._size = 0
         self._number = 0
@@ -48,7 +55,7 @@ class EventLog:
     def open(self) -> None:
         """Open the file now, so that one that cannot be written shows at once."""
         if self._path is not None:
-            self._append(self._path, b"")
+            self._write(self._path)
 
     def add(self, event: Mapping[str, Any]) -> None:
         """Take one event: a JSON object without the member `number`, which it gets here."""
@@ -56,7 +63,8 @@ class EventLog:
         numbered = {"number": self._number, **event}
         self._kept.append(numbered)
         if self._path is not None:
-            self._append(self._path, _encode(event).encode("ascii") + b"\n")
+            self._unwritten.append(_encode(event).encode("ascii") + b"\n")
+            self._write(self._path)
         for follower in list(self._followers):
             follower(numbered)
 
@@ -99,17 +107,38 @@ class EventLog:
             os.close(self._file)
             self._file = None
 
-    def _append(self, path: str, line: bytes) -> None:
+    def _write(self, path: str) -> None:
+        """Append what is not in the file yet; if that fails, say so and try again later."""
         try:
-            file = self._ready(path, len(line))
-            self._size += os.write(file, line)
+            self._ready(path, 0)
+            while self._unwritten:
+                self._append(path, self._unwritten[0])
+                self._unwritten.popleft()
         except OSError as error:
             self.close()
-            if not self.problem:
-                log.warning("cannot write %s: %s", path, error.strerror)
-            self.problem = f"events are not written to {path}: {error.strerror}"
-            return
-        self.problem = ""
+            problem = f"events are not written to {path}: {files.why(error)}"
+            if problem != self.problem:
+                log.warning("%s", problem)
+            self.problem = problem
+            if self._later is not None and not self._will_retry:
+                self._will_retry = True
+                self._later(RETRY_SECS, self._retry)
+        else:
+            self.problem = ""
+
+    def _retry(self) -> None:
+        self._will_retry = False
+        if self.problem and self._path is not None:
+            self._write(self._path)
+
+    def _append(self, path: str, line: bytes) -> None:
+        """Append one line, or nothing of it. Raises OSError."""
+        file = self._ready(path, len(line))
+        written = os.write(file, line)
+        if written < len(line):  # a disk that got full takes a part
+            os.ftruncate(file, self._size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        self._size += written
 
     def _ready(self, path: str, wanted: int) -> int:
         """Return a descriptor of the file that has room for `wanted` bytes more."""

@@ -13,6 +13,23 @@ from collections.abc import Callable
 
 DEFAULT_READ_LIMIT = 1024 * 1024
 
+_REMEDIES = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there",
+    errno.EROFS: "the kernel's log says why that file system is read-only",
+    errno.ENOENT: "make its directory",
+    errno.EISDIR: "remove the directory in its place",
+    errno.EACCES: "its directory has to belong to the daemon's user",
+    errno.EPERM: "its directory has to belong to the daemon's user",
+}
+
+
+def why(error: OSError) -> str:
+    """Return why a file cannot be written, with what to do where that is known, for a sentence."""
+    reason = error.strerror or str(error)
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{reason}; {remedy}" if remedy else reason
+
 
 def under(root: str, path: str) -> str:
     """Return the absolute `path` as it is called below `root` ("" or "/" for none)."""
@@ -53,22 +70,23 @@ def write_atomic(path: str, text: str, mode: int = 0o644) -> None:
     """Replace the file at `path`: a reader sees the old text or the new, never a part.
 
     Atomic for readers, not across a power failure: it does not wait for the disk, because
-    the loop must not. Raises OSError.
+    the loop must not. Raises OSError with `path` in it.
     """
     temporary = f"{path}.{os.getpid()}.tmp"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    file = os.open(temporary, flags, mode)
     try:
+        file = os.open(temporary, flags, mode)
         with os.fdopen(file, "wb") as stream:
             os.fchmod(file, mode)
             stream.write(text.encode("utf-8", "replace"))
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        raise
+        # write(2) names no file, and the temporary one is nobody's business.
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 def make_parent(path: str) -> None:

@@ -57,7 +57,7 @@ class MetricsFile:
         try:
             files.write_atomic(path, self._render())
         except OSError as error:
-            problem = f"cannot write {path}: {error.strerror}"
+            problem = f"cannot write {path}: {files.why(error)}"
             if problem != self.problem:
                 log.warning("%s", problem)
             self.problem = problem

@@ -43,7 +43,7 @@ class OwnFiles:
         try:
             write()
         except (GuestError, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
+            reason = files.why(error) if isinstance(error, OSError) else error
             problem = f"cannot write {self.path(suffix)}: {reason}"
             if self._unwritable.get(suffix) != problem:
                 log.error("%s", problem)

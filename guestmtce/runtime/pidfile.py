@@ -104,7 +104,7 @@ class PidFile:
                 os.close(fd)
                 if error.errno in (errno.EAGAIN, errno.EACCES):
                     raise StartError(f"already running (pid {pid or 'unknown'})") from None
-                raise
+                raise OSError(error.errno, error.strerror, self._lock_path) from error
             # Replaced between opening and locking.
             os.close(fd)
 

@@ -34,6 +34,7 @@ _SEVERITIES = {
 }
 _RECONNECT_SECS = 1.0
 _RETRY_SECS = 0.05
+_FAILED_SECS = 15.0
 MAX_WAITING = 4096
 
 
@@ -51,19 +52,30 @@ class BoundedHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record, or count it as dropped. Never blocks, never raises."""
+        if self._try(record):
+            self.tell_lost()
+        else:
+            self.dropped += 1
+            self._unreported += 1
+
+    def tell_lost(self) -> None:
+        """Write how many records were lost, if any were and that can be written now."""
+        lost = self._unreported
+        if lost and not self.is_slow() and self._try(_lost_record(lost)):
+            self._unreported -= lost
+
+    def _try(self, record: logging.LogRecord) -> bool:
         try:
             written = self.write(record, self.format(record))
         except OSError as error:
-            written = False
-            self.problem = f"the log is lost: {error.filename or 'it'}: {error.strerror}"
-        else:
-            self.problem = ""
-        if not written:
-            self.dropped += 1
-            self._unreported += 1
-        elif self._unreported and not self.is_slow():
-            lost, self._unreported = self._unreported, 0
-            self.handle(_lost_record(lost))
+            self.problem = f"the log is lost: {error.filename or 'stderr'}: {files.why(error)}"
+            self.failed()
+            return False
+        self.problem = ""
+        return written
+
+    def failed(self) -> None:
+        """Nothing can be written at present: what is done about it."""
 
     def write(self, record: logging.LogRecord, line: str) -> bool:
         """Write `line`, or keep it; return False if it is lost. May raise OSError."""
@@ -105,7 +117,10 @@ class LogFile:
         """Write `data` at the end; return whether all of it went. Raises OSError."""
         if self._fd < 0 or self._is_replaced():
             self._open()
-        return os.write(self._fd, data) == len(data)
+        try:
+            return os.write(self._fd, data) == len(data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._path) from error
 
     def close(self) -> None:
         """Close the file; the next `append` opens it."""
@@ -153,6 +168,7 @@ class SyslogHandler(BoundedHandler):
         self._later = later
         self._waiting: deque[tuple[logging.LogRecord, str]] = deque()
         self._will_retry = False
+        self._will_look = False
         self._socket: socket.socket | None = None
         self._terminator = b""
         self._absent = False
@@ -172,6 +188,16 @@ class SyslogHandler(BoundedHandler):
     def is_slow(self) -> bool:
         """Return whether lines wait for syslogd."""
         return bool(self._waiting)
+
+    def failed(self) -> None:
+        """Look again by itself: the next line may be hours away."""
+        if self._later is not None and not self._will_look:
+            self._will_look = True
+            self._later(_FAILED_SECS, self._look)
+
+    def _look(self) -> None:
+        self._will_look = False
+        self.tell_lost()
 
     def _write_waiting(self) -> None:
         while self._waiting and self._write(*self._waiting[0]):

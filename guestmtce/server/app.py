@@ -78,7 +78,7 @@ class GuestServer:
             wall=outside.wall,
             on_entry=self._note_entry,
         )
-        self._events = EventLog(self._path(EVENTS_FILE))
+        self._events = EventLog(self._path(EVENTS_FILE), loop.call_later)
         self._past = Past(self._events.remembered())
         # Instances that guestAgent deleted: their files are passed over. A scan does not revive
         # them; ADD/MOD_INST or a new create or move event does (decision 11).

@@ -156,9 +156,10 @@ class Losses:
             elif os.path.lexists(self._path):
                 os.unlink(self._path)
         except OSError as error:
-            if not self.problem:
-                log.error("cannot write %s: %s", self._path, error.strerror or error)
-            self.problem = f"losses are not saved: cannot write {self._path}"
+            problem = f"losses are not saved: cannot write {self._path}: {files.why(error)}"
+            if problem != self.problem:
+                log.error("%s", problem)
+            self.problem = problem
         else:
             self.problem = ""
 

@@ -301,7 +301,8 @@ def test_what_cannot_be_put_back_is_a_problem_until_it_can(place):
     os.kill(pid, signal.SIGUSR1)
     wait_for(lambda: place.ask(command="status")["problems"])
     (problem,) = place.ask(command="status")["problems"]
-    assert problem == f"cannot write {place.path('pid')}: Is a directory"
+    reason = "Is a directory; remove the directory in its place"
+    assert problem == f"cannot write {place.path('pid')}: {reason}"
     first = place.path("info").read_text().splitlines()[0]
     assert first == "I'm healthy: Here is my config ..."
     place.path("pid").rmdir()

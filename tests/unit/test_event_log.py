@@ -65,17 +65,64 @@ def test_lines_that_are_no_events_are_passed_over(tmp_path):
 
 
 def test_a_file_that_cannot_be_written_is_a_problem_until_it_can_be(tmp_path):
-    """The events go on in memory; a directory in the way stands for a full disk."""
+    """The events go on in memory, and into the file when it can be written again."""
     path = tmp_path / "events.jsonl"
     path.mkdir()
     events = EventLog(str(path))
     events.add({"n": 1})
-    assert "events are not written to" in events.problem
+    reason = "Is a directory; remove the directory in its place"
+    assert events.problem == f"events are not written to {path}: {reason}"
     assert events.answer()["next"] == 1
     path.rmdir()
     events.add({"n": 2})
     assert events.problem == ""
-    assert lines(path) == [{"n": 2}]
+    assert lines(path) == [{"n": 1}, {"n": 2}]
+
+
+def test_a_file_is_tried_again_without_a_new_event(tmp_path):
+    """Who has made room looks at the status: the next event may be a day away."""
+    later = []
+    path = tmp_path / "events.jsonl"
+    path.mkdir()
+    events = EventLog(str(path), lambda delay, callback: later.append((delay, callback)))
+    events.open()
+    events.add({"n": 1})
+    ((delay, retry),) = later
+    assert delay == event_log.RETRY_SECS
+    retry()
+    assert events.problem
+    assert len(later) == 2, "still in the way: tried again"
+    path.rmdir()
+    later[1][1]()
+    assert (events.problem, lines(path)) == ("", [{"n": 1}])
+    assert len(later) == 2
+
+
+def test_of_what_a_full_disk_never_took_the_newest_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(event_log, "KEPT", 3)
+    path = tmp_path / "events.jsonl"
+    path.mkdir()
+    events = EventLog(str(path))
+    for number in range(9):
+        events.add({"n": number})
+    path.rmdir()
+    events.add({"n": 9})
+    assert lines(path) == [{"n": 7}, {"n": 8}, {"n": 9}]
+
+
+def test_a_disk_that_takes_half_a_line_has_none_of_it(tmp_path, monkeypatch):
+    """Else the next event would be glued to the half, and both be lost."""
+    path = tmp_path / "events.jsonl"
+    events = EventLog(str(path))
+    events.add({"n": 1})
+    write = os.write
+    monkeypatch.setattr(event_log.os, "write", lambda file, line: write(file, line[:4]))
+    events.add({"n": 2})
+    assert "No space left on device; make room there" in events.problem
+    assert lines(path) == [{"n": 1}]
+    monkeypatch.undo()
+    events.add({"n": 3})
+    assert lines(path) == [{"n": 1}, {"n": 2}, {"n": 3}]
 
 
 def test_a_link_is_not_followed(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -34,6 +35,28 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         files.write_atomic(str(path), "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["f"]
+
+
+def test_a_write_that_fails_names_the_file(tmp_path, monkeypatch):
+    """A write(2) to a full disk names none, and the temporary file is nobody's business."""
+
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = str(tmp_path / "f")
+    monkeypatch.setattr(os, "fchmod", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        files.write_atomic(path, "new")
+    assert caught.value.filename == path
+    with pytest.raises(FileNotFoundError) as missing:
+        files.write_atomic(f"{path}/g", "new")
+    assert missing.value.filename == f"{path}/g"
+
+
+def test_why_says_what_to_do_where_that_is_known():
+    assert files.why(OSError(errno.ENOSPC, "full")) == "full; make room there"
+    assert files.why(OSError(errno.EIO, "Input/output error")) == "Input/output error"
+    assert files.why(OSError("odd")) == "odd"
 
 
 def test_reading_is_bounded_and_never_blocks(tmp_path):

@@ -312,6 +312,37 @@ def test_a_log_file_that_cannot_be_written_is_counted_not_raised(tmp_path):
     rig.handler.close()
 
 
+def test_a_log_file_is_tried_again_without_a_new_line(tmp_path):
+    """Who has made room looks at the status: the next line may be hours away."""
+    (tmp_path / "var").touch()
+    rig = Rig(tmp_path)
+    rig.say("one")
+    rig.say("two")
+    rig.later.pop()[1]()
+    assert rig.handler.problem, "still in the way"
+    assert rig.handler.dropped == 2, "to look is no line"
+    (tmp_path / "var").unlink()
+    ((delay, look),) = rig.later
+    assert delay == 15
+    look()
+    assert rig.handler.problem == ""
+    (line,) = rig.file.read_text().splitlines()
+    assert line.endswith("2 log records were lost before this one")
+    assert len(rig.later) == 1
+    rig.handler.close()
+
+
+def test_the_problem_of_a_full_disk_names_the_file(tmp_path):
+    """A write names none."""
+    rig = Rig(tmp_path)
+    rig.file.parent.mkdir()
+    rig.file.symlink_to("/dev/full")
+    rig.say("hello")
+    reason = "No space left on device; make room there"
+    assert rig.handler.problem == f"the log is lost: {rig.file}: {reason}"
+    rig.handler.close()
+
+
 def test_a_long_line_is_cut_in_its_middle(rig):
     rig.say("begin" + "x" * 10_000 + "end")
     line = rig.file.read_bytes()

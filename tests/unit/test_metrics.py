@@ -154,7 +154,7 @@ def test_a_file_that_cannot_be_written_is_a_problem_until_it_can(loop, tmp_path,
     file = MetricsFile(loop, lambda: "x\n", "")
     file.start(str(path))
     loop.advance(60)
-    assert file.problem == f"cannot write {path}: No such file or directory"
+    assert file.problem == f"cannot write {path}: No such file or directory; make its directory"
     assert caplog.messages == [file.problem]
     path.parent.mkdir()
     loop.advance(15.1)
