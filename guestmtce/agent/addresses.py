@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from guestmtce.core.shared.errors import StartError
 from guestmtce.core.shared.settings import AgentSettings
-from guestmtce.runtime.address import family_of, is_loopback
+from guestmtce.runtime.address import cannot_bind, family_of, is_loopback
 from guestmtce.runtime.datagram import DatagramSocket, bound_socket
 from guestmtce.runtime.hosts import HOSTS_PATH, HostsFile
 from guestmtce.runtime.loop import Loop
@@ -148,8 +148,7 @@ class Receiver:
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
                 return
-            reason = error.strerror or str(error)
-            raise StartError(f"cannot bind UDP port {self.port} on {address}: {reason}") from error
+            raise cannot_bind("UDP", *where, error) from error
         self._sockets[address] = DatagramSocket(self._loop, sock, self._on_datagram)
         log.info("receiving on %s port %d", *where)
 

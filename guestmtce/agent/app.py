@@ -37,7 +37,7 @@ from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, canonical_uuid
 from guestmtce.runtime import files, vitals
 from guestmtce.runtime import log as logs
-from guestmtce.runtime.address import is_loopback
+from guestmtce.runtime.address import cannot_bind, is_loopback
 from guestmtce.runtime.control import Handler
 from guestmtce.runtime.event_log import Event, EventLog
 from guestmtce.runtime.hosts import HostsFile
@@ -207,8 +207,7 @@ class GuestAgent:
                 users=self._users,
             )
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise StartError(f"cannot bind TCP port {port} on {found[0]}: {reason}") from error
+            raise cannot_bind("TCP", found[0], port, error) from error
         self._events.follow(partial(_publish, self._server, self._stream))
         log.info("commands on %s port %d", found[0], port)
 

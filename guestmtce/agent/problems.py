@@ -15,7 +15,10 @@ _INACTIVE = (
     "the floating address {} is not on this host: not the active guestAgent, "
     "nothing is audited or told; if this is the active controller, look at its interfaces"
 )
-_VIM_FAILS = "the VIM does not take requests: is it running? alarms wait until it does"
+_VIM_FAILS = (
+    "the VIM does not take requests, alarms wait until it does: start it, and see that its guest "
+    "plugin is enabled"
+)
 
 
 def problems(agent: Agent, floating: str | None, now: float) -> dict[str, list[str]]:

@@ -160,7 +160,9 @@ def _find(context: Context, asked: str) -> Found:
 
 def _no_single(asked: str, found: Sequence[Mapping[str, Any]]) -> str:
     if not found:
-        return f"guestctl: no instance has the name or UUID {cell(asked)}\n"
+        return (
+            f"guestctl: no instance has the name or UUID {cell(asked)}; see `guestctl instances`\n"
+        )
     names = ", ".join(f"{cell(row.get('name'))} ({cell(row.get('uuid'))})" for row in found[:10])
     return f"guestctl: {cell(asked)} may be {len(found)} instances: {names}\n"
 

@@ -25,6 +25,7 @@ from guestmtce.runtime import files
 from guestmtce.runtime.hosts import HOSTS_PATH, HostsFile
 
 SM_DATABASE = "/var/lib/sm/sm.db"
+SM_ROWS = "/usr/share/mtce-guest/guest-agent.sql"
 VIM_CONF = "/etc/nfv/vim/config.ini"
 PMON_DIRECTORY = "/etc/pmon.d"
 PMON_FILE = "/usr/share/starlingx/pmon.d/guestServer.conf"
@@ -103,7 +104,8 @@ def _daemon(daemon: str) -> Callable[[Patient], Iterator[Finding]]:
             return
         problems = answer.get("problems", ())
         for problem in problems:
-            yield Finding(Level.WARNING, daemon, cell(problem), "the sentence says it; see the log")
+            remedy = f"as the sentence says; /var/log/{daemon}.log has more"
+            yield Finding(Level.WARNING, daemon, cell(problem), remedy)
         if not problems:
             yield Finding(Level.OK, daemon, f"healthy, version {cell(answer.get('version'))}")
 
@@ -119,7 +121,7 @@ def _not_running(daemon: str, patient: Patient) -> Finding:
         remedy = f"read /var/log/{daemon}.log, then kill it: it is started again"
         return Finding(Level.CRITICAL, daemon, "it runs, and does not answer", remedy)
     if daemon == "guestAgent":
-        return Finding(Level.OK, daemon, "does not run: right on a standby controller")
+        return Finding(Level.OK, daemon, "does not run: right but on the active controller")
     return Finding(Level.CRITICAL, daemon, "does not run", remedy)
 
 
@@ -145,12 +147,18 @@ def _configuration(daemon: str) -> Callable[[Patient], Iterator[Finding]]:
 
 def _names(patient: Patient) -> Iterator[Finding]:
     """Both daemons look names up in the hosts file, and nowhere else."""
-    found = HostsFile(patient.path(HOSTS_PATH)).lookup("controller")
+    hosts_file = HostsFile(patient.path(HOSTS_PATH))
+    found = hosts_file.lookup("controller")
     if found:
         yield Finding(Level.OK, "names", f"controller is {', '.join(found)}")
     else:
         remedy = f"add it to {HOSTS_PATH}: names are looked up there and nowhere else"
         yield Finding(Level.CRITICAL, "names", "controller has no address", remedy)
+    settings = load_server(files.reader(patient.root)).settings
+    if settings and patient.installed("guestServer"):
+        peers = {name: hosts_file.lookup(name) for name in settings.agent_peers}
+        believed = ", ".join(f"{cell(name)} {cell([*where])}" for name, where in peers.items())
+        yield Finding(Level.OK, "names", f"guestServer believes {believed}")
 
 
 def _channels(patient: Patient) -> Iterator[Finding]:
@@ -159,7 +167,7 @@ def _channels(patient: Patient) -> Iterator[Finding]:
     try:
         names = os.listdir(patient.path(directory))
     except OSError as error:
-        remedy = "libvirt makes it; guestServer waits for it"
+        remedy = "start libvirt, which makes it; guestServer sees it within 2 s"
         yield Finding(Level.CRITICAL, "channels", f"{directory}: {error.strerror}", remedy)
         return
     count = sum(name.endswith(".sock") and ".heartbeat." in name for name in names)
@@ -188,7 +196,7 @@ def _descriptors(patient: Patient) -> Iterator[Finding]:
     limit, instances = int(row[3]), answer.get("summary", {}).get("instances", 0)
     text = f"{limit} descriptors for {instances} instances"
     if limit < instances + SPARE_DESCRIPTORS:
-        remedy = "raise LimitNOFILE in guestServer.service, or ulimit -n where pmond starts it"
+        remedy = "raise LimitNOFILE (systemctl edit guestServer), and restart guestServer"
         yield Finding(Level.CRITICAL, "descriptors", text, remedy)
     else:
         yield Finding(Level.OK, "descriptors", text)
@@ -234,14 +242,15 @@ def _service_manager(patient: Patient) -> Iterator[Finding]:
         import sqlite3  # noqa: PLC0415 - an optional part of the standard library
     except ImportError:
         return
-    remedy = f"sqlite3 {SM_DATABASE} < guest-agent.sql (in /usr/share/doc, see sm/README.md)"
+    remedy = f"with SM stopped: sqlite3 {SM_DATABASE} <{SM_ROWS} (sm/README.md has each step)"
     try:
         uri = f"file:{patient.path(SM_DATABASE)}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
             query = "SELECT COUNT(*) FROM SERVICES WHERE NAME = 'guest-agent'"
             (count,) = database.execute(query).fetchone()
     except sqlite3.Error as error:
-        yield Finding(Level.WARNING, "SM", f"{SM_DATABASE}: {error}", "run it as root")
+        remedy = "run guestctl as root; if it was, SM's database is not as it has to be"
+        yield Finding(Level.WARNING, "SM", f"{SM_DATABASE}: {error}", remedy)
         return
     if count:
         yield Finding(Level.OK, "SM", "has a row for guest-agent")
@@ -254,7 +263,8 @@ def _vim_plugin(patient: Patient) -> Iterator[Finding]:
     try:
         parser.read_string(files.read_text(patient.path(VIM_CONF)))
     except (OSError, configparser.Error) as error:
-        yield Finding(Level.WARNING, "VIM", f"cannot read {VIM_CONF}: {error}", "run it as root")
+        remedy = "run guestctl as root; if it was, correct the file"
+        yield Finding(Level.WARNING, "VIM", f"cannot read {VIM_CONF}: {cell(error)}", remedy)
         return
     # Absent means True: the platform disables the plugin by default.
     value = parser.get("nfvi", "guest_plugin_disabled", fallback="True")
@@ -281,7 +291,11 @@ def _vim_port(patient: Patient) -> Iterator[Finding]:
 
 def _workers(patient: Patient) -> Iterator[Finding]:
     """Each worker's last word, and what is known of its guestServer."""
-    for host in hosts.worst_first(patient.answers["guestAgent"].get("hosts", ())):
+    answer = patient.answers["guestAgent"]
+    if answer.get("hosts") == [] and (number(answer.get("uptime_secs")) or 0.0) >= SILENT_SECS:
+        remedy = "mtcAgent names them: is it running? guestctl status says if this one is active"
+        yield Finding(Level.WARNING, "workers", "guestAgent knows no host", remedy)
+    for host in hosts.worst_first(answer.get("hosts", ())):
         name, heard = cell(host.get("hostname")), number(host.get("last_heard"))
         level, text = Level.OK, "has never been heard"
         if heard is not None:
@@ -315,7 +329,8 @@ def _agent(patient: Patient) -> Iterator[Finding]:
     silent, uptime = number(summary.get("agent_silent_secs")), number(answer.get("uptime_secs"))
     if silent is None or uptime is None:
         return
-    subject = f"guestAgent at {cell(summary.get('agent'))}"
+    address = summary.get("agent")
+    subject = f"guestAgent at {cell(address)}" if address else "guestAgent"
     remedy = "guestctl doctor on the controller; it audits hosts that the VIM has enabled"
     known = {
         "version": summary.get("agent_version"),

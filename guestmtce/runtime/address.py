@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import socket
 from typing import Union
+
+from guestmtce.core.shared.errors import StartError
 
 _MAPPED_PREFIX = "::ffff:"
 
@@ -31,6 +34,14 @@ def normalise(text: str) -> str | None:
 def family_of(address: str) -> socket.AddressFamily:
     """Return the family of a numeric address."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def cannot_bind(protocol: str, address: str, port: int, error: OSError) -> StartError:
+    """Return what ends a start: `protocol` (TCP, UDP), and who has the port where it is taken."""
+    text = f"cannot bind {protocol} port {port} on {address}: {error.strerror or error}"
+    if error.errno == errno.EADDRINUSE:
+        text += f"; `ss -lntup 'sport = :{port}'` shows who has it"
+    return StartError(text)
 
 
 def is_loopback(address: str) -> bool:

@@ -34,8 +34,8 @@ def sentences(problems: Problems) -> list[str]:
 
 def own_problems(loop: Loop, *noted: str) -> dict[str, list[str]]:
     """Return a daemon's own failures: of its callbacks, and what its files say ("" for nothing)."""
-    errors = [f"{loop.errors} internal errors, see the log"] if loop.errors else []
-    return {INTERNAL: errors, FILES: [problem for problem in noted if problem]}
+    text = f"{loop.errors} internal errors, a defect of ours: the log has them, report them"
+    return {INTERNAL: [text] if loop.errors else [], FILES: [each for each in noted if each]}
 
 
 def register(

@@ -24,6 +24,7 @@ from guestmtce.core.shared.settings import ServerSettings
 from guestmtce.core.shared.stamp import Stamp, read_loopback
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command
+from guestmtce.runtime.address import cannot_bind
 from guestmtce.runtime.datagram import DatagramSocket, bound_socket
 from guestmtce.runtime.hosts import HOSTS_PATH, HostsFile
 from guestmtce.runtime.intake import Intake
@@ -297,8 +298,7 @@ class AgentLink:
                     f" {HOSTS_PATH} or [client] address"
                 )
                 return
-            reason = error.strerror or str(error)
-            raise StartError(f"cannot bind UDP port {where[1]} on {address}: {reason}") from error
+            raise cannot_bind("UDP", *where, error) from error
         self._socket = DatagramSocket(self._loop, sock, self._on_datagram)
         log.info("receiving on %s port %d", *where)
 

@@ -52,7 +52,9 @@ ILLNESS_SECS = 70.0
 STARVED_SECS = 5.0
 # Stalls closer together than this are one episode, logged once.
 STALL_EPISODE_SECS = 10.0
-_STARVED = "no descriptors left for some channels: raise the limit of open files"
+_STARVED = (
+    "no descriptors left for some channels: raise LimitNOFILE of guestServer.service, then restart"
+)
 
 
 class GuestServer:

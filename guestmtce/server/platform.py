@@ -16,7 +16,10 @@ FLAG_FILES = ("/etc/platform/.initial_config_complete", "/var/run/.goenabled")
 FLAG_SECS = 2.0
 FLAG_LOG_SECS = 60.0
 
-_WAITING = "waiting for the platform: " + ", ".join(FLAG_FILES)
+_WAITING = (
+    "waiting for the platform: {} is not there; it is made when this host has been configured, "
+    "unlocked and enabled"
+)
 
 
 class Platform:
@@ -26,24 +29,24 @@ class Platform:
         self._loop = loop
         self._root = root
         self._on_ready = on_ready
-        self._is_ready = False
+        self._missing = ", ".join(FLAG_FILES)
         self._logged = Gap(FLAG_LOG_SECS)
         self._timers = Timers(loop)
 
     @property
     def problems(self) -> list[str]:
         """What the daemon waits for, while it does."""
-        return [] if self._is_ready else [_WAITING]
+        return [_WAITING.format(self._missing)] if self._missing else []
 
     def start(self) -> None:
         """Look, and look again until both are there."""
         missing = [path for path in FLAG_FILES if not os.path.exists(files.under(self._root, path))]
+        self._missing = ", ".join(missing)
         if not missing:
-            self._is_ready = True
             self._on_ready()
             return
         if self._logged.allows(self._loop.time()):
-            log.info("waiting for %s", ", ".join(missing))
+            log.info("waiting for %s", self._missing)
         self._timers.start("look", FLAG_SECS, self.start)
 
     def stop(self) -> None:

@@ -124,11 +124,17 @@ class ChannelDirectory:
         """What keeps us from seeing the directory or using what is in it; or from watching it."""
         found = list(self._watch.problems[CHANNELS])
         if len(self._names) >= MAX_INSTANCES:
-            found.append(f"{self.directory} has channels of more than {MAX_INSTANCES} instances")
+            found.append(
+                f"{self.directory} has channels of more than {MAX_INSTANCES} instances: the others "
+                "are not heartbeated; move VMs to another worker"
+            )
         if self._refused:
             name, why = next(iter(self._refused.items()))
             shown = printable(name.decode("ascii", "replace"))
-            found.append(f"{len(self._refused)} files are not used as channels: {shown} {why}")
+            found.append(
+                f"{len(self._refused)} files are not used as channels: {shown} {why}; "
+                "see who made them, and remove what QEMU did not make"
+            )
         return {**self._watch.problems, CHANNELS: found}
 
     def start(self) -> None:

@@ -207,6 +207,30 @@ def test_what_a_peer_is(machine, known, words):
     assert f"ok    guestAgent at 192.168.204.2: last heard 7 s ago, {words}" in report(machine)
 
 
+@pytest.mark.parametrize(("secs", "level"), [(59, None), (60, Level.WARNING)])
+def test_an_agent_that_knows_no_host(machine, secs, level):
+    """It would say `healthy`, and look after nobody; mtcAgent has a minute to name them."""
+    machine.answers["guestAgent"] |= {"hosts": [], "uptime_secs": secs}
+    assert machine.wrong() == ([(level, "workers")] if level else [])
+
+
+def test_whom_a_worker_believes(machine):
+    """To hold against the address of a stranger in the log; a name may have no address."""
+    machine.put("/etc/hosts", "192.168.204.2 controller\n192.168.204.3 controller-0\n")
+    line = "guestServer believes controller 192.168.204.2, controller-0 192.168.204.3, "
+    assert f"ok    names: {line}controller-1 -" in report(machine)
+
+
+def test_the_remedies_name_files_that_are_installed(machine):
+    """`make install` puts them there, whatever becomes of /usr/share/doc."""
+    makefile = (REPOSITORY / "Makefile").read_text("utf-8")
+    for path in (doctor.SM_ROWS, doctor.PMON_FILE):
+        assert path in makefile
+    machine.sql("DELETE FROM SERVICES")
+    (missing,) = [each for each in machine.findings() if each.subject == "SM"]
+    assert doctor.SM_ROWS in missing.remedy
+
+
 def test_a_worker_that_answers_no_audit(machine):
     host = {"hostname": "compute-0", "instances": 3, "last_heard": NOW - 40, "silent": True}
     machine.answers["guestAgent"]["hosts"] = [host]

@@ -46,7 +46,10 @@ ON_ANOTHER_HOST = {
 @pytest.mark.parametrize(
     ("request_", "detail"),
     [
-        (("GET", f"/v1/instances/{UUID}", None, "curl/8"), "unsupported User-Agent curl/8"),
+        (
+            ("GET", f"/v1/instances/{UUID}", None, "curl/8"),
+            "unsupported User-Agent curl/8: vim/1.0 or none is taken",
+        ),
         (("GET", f"/v1/hosts/{HOST_1}"), f"unknown host {HOST_1}"),
         (("PATCH", f"/v1/instances/{UUID}", ON_ANOTHER_HOST), "unknown host compute-9"),
         (("GET", "/nowhere"), "no such path: /nowhere"),

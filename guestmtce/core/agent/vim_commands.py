@@ -177,7 +177,8 @@ def parse_command(method: str, target: str, headers: Mapping[str, str], body: by
         return VimCommand(operation, everything=query == "all", last_event=last_event)
     agent = headers.get("user-agent", USER_AGENT)
     if agent != USER_AGENT:
-        raise CommandError(403, Reason.UNSUPPORTED, f"unsupported User-Agent {agent}")
+        detail = f"unsupported User-Agent {agent}: {USER_AGENT} or none is taken"
+        raise CommandError(403, Reason.UNSUPPORTED, detail)
     match = _ONE.fullmatch(path)
     if match is None:
         raise CommandError(403, Reason.UNSUPPORTED, f"no such path: {path}")
