@@ -331,6 +331,7 @@ class Daemon(Generic[S]):
 
     def _keep_files(self) -> None:
         self._put_back()
+        self._files.retry()
         self._loop.call_later(KEEP_SECS, self._keep_files)
 
     def _put_back(self) -> None:

@@ -22,12 +22,13 @@ class OwnFiles:
     def __init__(self, root: str, name: str) -> None:
         self._root = root
         self._name = name
-        self._unwritable: dict[str, str] = {}
+        # By suffix: the problem, and what is to be called again.
+        self._unwritable: dict[str, tuple[str, Callable[[], object]]] = {}
 
     @property
     def problems(self) -> list[str]:
         """What cannot be written at present, and why."""
-        return [*self._unwritable.values()]
+        return [problem for problem, _write in self._unwritable.values()]
 
     def path(self, suffix: str) -> str:
         """Return where the file with that suffix is."""
@@ -45,8 +46,13 @@ class OwnFiles:
         except (GuestError, OSError) as error:
             reason = files.why(error) if isinstance(error, OSError) else error
             problem = f"cannot write {self.path(suffix)}: {reason}"
-            if self._unwritable.get(suffix) != problem:
+            if problem not in self.problems:
                 log.error("%s", problem)
-            self._unwritable[suffix] = problem
+            self._unwritable[suffix] = (problem, write)
         else:
             self._unwritable.pop(suffix, None)
+
+    def retry(self) -> None:
+        """Try again what failed, so that a problem ends soon after its cause."""
+        for suffix, (_problem, write) in [*self._unwritable.items()]:
+            self.attempt(suffix, write)
