@@ -18,6 +18,8 @@ from tests.fuzz.doors import DOORS, Door, corpus_of
 from tests.fuzz.mutation import mutants
 
 SERIES = 2000
+# A run of a million inputs takes half an hour: so often it says how far it is.
+TELL_SECS = 60.0
 
 
 def knock(door: Door, inputs: list[bytes], seed: int, number: int) -> None:
@@ -48,7 +50,7 @@ def run(
     """Play series, `jobs` at a time; return how many inputs each door had, and a finding or ""."""
     counts: Counter[str] = Counter()
     running: dict[Future[str], tuple[str, int]] = {}
-    finding = ""
+    finding, tell_at = "", time.monotonic() + TELL_SECS
     with ProcessPoolExecutor(jobs) as pool:
         while not finding:
             while len(running) < 2 * jobs and time.monotonic() < until:
@@ -62,6 +64,9 @@ def run(
                 name, number = running.pop(done)
                 counts[name] += number
                 finding = finding or done.result()
+            if time.monotonic() >= tell_at:
+                tell_at += TELL_SECS
+                print(f"{sum(counts.values())} inputs so far", flush=True)
     return counts, finding
 
 
