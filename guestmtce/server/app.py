@@ -204,12 +204,12 @@ class GuestServer:
 
     def forget(self, uuid: str) -> None:
         """Drop an instance and all that runs for it."""
+        self._losses.void(uuid)
         channel = self.channels.pop(uuid, None)
         if channel is not None:
             channel.instance.delete()
             self._past.put(uuid, channel.instance.memory.history, channel.instance.name)
             self.link.void(uuid)
-            self._losses.void(uuid)
             log.info("instance %s: forgotten", uuid)
 
     def report(self, command: Command, record: Record) -> None:

@@ -89,6 +89,11 @@ class Channel:
         """How many messages the present connection had no room for."""
         return self._stream.dropped if self._stream else 0
 
+    @property
+    def socket_mark(self) -> str:
+        """Which socket file we are connected to, "" for none."""
+        return self._file.mark if self._file is not None else ""
+
     def file_found(self) -> None:
         """The directory has a file for this instance: connect, if it is not what we have."""
         if not self.instance.connection.connected:

@@ -1,8 +1,8 @@
 """The losses that guestAgent has not acknowledged, kept across a restart of guestServer.
 
-The file lies beside the pidfile and is written in the turn in which something changes: a loss
-is told, acknowledged or void. What may be told of it after a restart, and when, is
-`core.server.saved_loss`'s to say.
+The file lies beside the pidfile and is written in the turn after something has changed: a loss
+is told, acknowledged or void. Where there are hundreds, several changes are written together.
+What may be told of it after a restart, and when, is `core.server.saved_loss`'s to say.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ log = logging.getLogger(__name__)
 
 LOSSES_FILE = "/var/run/guestServer.losses"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
+# Of as many losses as there can be instances.
+FILE_BYTES = 4 * 1024 * 1024
 LOOK_SECS = 1.0
+# A hundred losses are written in a millisecond or two, ten thousand in a hundred of them: so long
+# for each full hundred the next change waits for others to come.
+PAUSE_SECS = 0.01
 
 
 class Losses:
@@ -62,7 +67,7 @@ class Losses:
     def load(self) -> None:
         """Read what the run before us left."""
         try:
-            text = files.read_text(self._path)
+            text = files.read_text(self._path, FILE_BYTES)
             losses = saved_loss.from_text(text, self._boot_id, self._since_boot())
         except FileNotFoundError:
             return
@@ -115,6 +120,10 @@ class Losses:
             if loss.uuid in self._open_since:
                 self.void(loss.uuid)  # QEMU has closed it
             return
+        if loss.socket and channel.socket_mark != loss.socket:
+            log.info("instance %s: it has a new channel since its loss, which is void", loss.uuid)
+            self.void(loss.uuid)
+            return
         instance = channel.instance
         if loss.uuid not in self._open_since:
             self._open_since[loss.uuid] = now
@@ -136,7 +145,8 @@ class Losses:
 
     def _save_soon(self) -> None:
         if not self._timers.active("save"):
-            self._timers.start("save", 0.0, self._save)
+            hundreds = (len(self._waiting) + len(self._lost_at)) // 100
+            self._timers.start("save", hundreds * PAUSE_SECS, self._save)
 
     def _save(self) -> None:
         role = self._link.role
@@ -147,8 +157,8 @@ class Losses:
         for uuid, name in owed:
             channel = self._channels.get(uuid)
             if channel is not None:
-                terms = channel.instance.reports.terms
-                losses.append(SavedLoss(uuid, name, self._lost_at[name], terms))
+                terms, socket = channel.instance.reports.terms, channel.socket_mark
+                losses.append(SavedLoss(uuid, name, self._lost_at[name], terms, socket))
         try:
             if losses:
                 text = saved_loss.to_text(self._boot_id, losses)

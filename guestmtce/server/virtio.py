@@ -47,15 +47,24 @@ class ChannelName(NamedTuple):
 
 
 class SocketFile(NamedTuple):
-    """A channel's file, and which one it is: a new QEMU makes another under the same name."""
+    """A channel's file, and which one it is: a new QEMU makes another under the same name.
+
+    `made_ns` is when it was made, for who compares it with one of long ago: inodes are used again.
+    """
 
     path: str
     device: int
     inode: int
+    made_ns: int
 
     def is_same(self, other: SocketFile | None) -> bool:
         """Return whether it is that very socket, under whichever name."""
-        return other is not None and self[1:] == other[1:]
+        return other is not None and (self.device, self.inode) == (other.device, other.inode)
+
+    @property
+    def mark(self) -> str:
+        """What no other socket file of this host has, as a text to keep."""
+        return f"{self.device}.{self.inode}.{self.made_ns}"
 
 
 def parse_name(name: bytes) -> ChannelName | None:
@@ -239,7 +248,7 @@ class ChannelDirectory:
             self._refused[name] = why
             return None
         self._refused.pop(name, None)
-        return SocketFile(path, status.st_dev, status.st_ino)
+        return SocketFile(path, status.st_dev, status.st_ino, status.st_mtime_ns)
 
     def _distrust(self, status: os.stat_result) -> str:
         """Return why a socket is not to be trusted, "" if it is.

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import stat
+from pathlib import Path
 
 import pytest
 
+from guestmtce.core.server.guest_protocol import Terms
+from guestmtce.core.server.saved_loss import SavedLoss, to_text
+from guestmtce.runtime import files
+from guestmtce.runtime.outside import seconds_since_boot
 from guestmtce.runtime.vitals import sentences
 from guestmtce.server.app import GuestServer
 from guestmtce.server.losses import LOSSES_FILE
@@ -128,14 +133,19 @@ def test_a_void_loss_is_neither_told_nor_saved(server, lost, void):
     assert saved(server) == []
 
 
+def restart(server) -> None:
+    """Another guestServer, after the one that owed a loss."""
+    server.app.stop(lambda: None)
+    server.app = GuestServer(server.loop, server.settings, "compute-0", str(server.root))
+    server.start()
+
+
 @pytest.mark.parametrize("recovers", [False, True])
 def test_after_a_restart_it_is_told_if_it_is_still_true(server, lost, recovers):
     """Only when its channel has been open for 15 s without an init."""
     guest, agent = lost
     order = agent.heard("LOSS")[0].body["id"]
-    server.app.stop(lambda: None)
-    server.app = GuestServer(server.loop, server.settings, "compute-0", str(server.root))
-    server.start()
+    restart(server)
     agent.prove()
     agent.say("ADD_INST", uuid=UUID, service="heartbeat", state="enabled")
     server.loop.advance(10)
@@ -146,6 +156,63 @@ def test_after_a_restart_it_is_told_if_it_is_still_true(server, lost, recovers):
     server.loop.advance(10)
     told = {each.body["id"] for each in agent.heard("LOSS")}
     assert told == (set() if recovers else {order})
+
+
+def test_a_new_qemu_that_came_while_we_were_away_is_not_the_one_that_was_lost(server, lost):
+    """Its guest boots, and says nothing yet: an alarm would reboot it again."""
+    guest, agent = lost
+    server.app.stop(lambda: None)
+    guest.stop(unlink=True)
+    guest.listen()
+    restart(server)
+    agent.prove()
+    agent.say("ADD_INST", uuid=UUID, service="heartbeat", state="enabled")
+    agent.heard("")
+    server.loop.advance(30)
+    assert agent.heard("LOSS") == []
+    assert saved(server) == []
+
+
+def test_what_is_deleted_before_its_channel_is_found_was_not_lost(server, lost):
+    guest, agent = lost
+    guest.stop(unlink=True)
+    server.loop.advance(1)
+    (server.root / LOSSES_FILE.lstrip("/")).write_text(loss_file(UUID))
+    restart(server)
+    agent.prove()
+    agent.say("DEL_INST", uuid=UUID, service="heartbeat", state="disabled")
+    assert saved(server) == []
+
+
+def loss_file(*uuids: str) -> str:
+    """What a guestServer of this boot left, just now."""
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    lost_at = seconds_since_boot()
+    return to_text(boot_id, [SavedLoss(uuid, "7.1", lost_at, Terms("", 1000)) for uuid in uuids])
+
+
+def test_of_hundreds_of_losses_several_changes_are_written_together(server, monkeypatch):
+    """Ten thousand are two megabytes, and a worker that stands still loses them one by one."""
+    uuids = [f"8d80875b-fa73-4ccb-bce3-{number:012d}" for number in range(400)]
+    path = server.root / LOSSES_FILE.lstrip("/")
+    path.write_text(loss_file(*uuids))
+    written = []
+    write = files.write_atomic
+
+    def counted(where: str, *rest) -> None:
+        written.append(where)
+        write(where, *rest)
+
+    monkeypatch.setattr(files, "write_atomic", counted)
+    server.start()
+    agent = NewAgent(server)
+    agent.prove()
+    for uuid in uuids[:300]:
+        agent.say("DEL_INST", uuid=uuid, service="heartbeat", state="disabled")
+        server.loop.advance(0.001)
+    server.loop.advance(0.1)
+    assert sorted(saved(server)) == uuids[300:]
+    assert len(written) < 30
 
 
 def test_a_file_that_cannot_be_written_is_a_problem(server):

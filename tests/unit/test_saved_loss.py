@@ -9,10 +9,12 @@ import pytest
 from guestmtce.core.server.guest_protocol import Terms
 from guestmtce.core.server.saved_loss import OLDEST_SECS, SavedLoss, from_text, to_text
 from guestmtce.core.shared.vocabulary import CorrectiveAction, Timeouts
+from guestmtce.server.losses import FILE_BYTES
+from guestmtce.server.virtio import MAX_INSTANCES
 
 BOOT = "a3c1"
 TERMS = Terms("", 2000, Timeouts(301, 8, 7, 14, 9), CorrectiveAction.REBOOT)
-LOSS = SavedLoss("8d80875b-fa73-4ccb-bce3-1cd4df104401", "7.12", 100.0, TERMS)
+LOSS = SavedLoss("8d80875b-fa73-4ccb-bce3-1cd4df104401", "7.12", 100.0, TERMS, "8.131.17")
 
 
 def text(**changes: object) -> str:
@@ -25,10 +27,28 @@ def test_a_loss_survives_a_restart():
     assert from_text(to_text(BOOT, [LOSS]), BOOT, 160.0) == [LOSS]
 
 
+def test_a_file_of_a_release_that_did_not_note_the_socket():
+    content = json.loads(to_text(BOOT, [LOSS]))
+    del content["losses"][0]["socket"]
+    assert from_text(json.dumps(content), BOOT, 160.0) == [LOSS._replace(socket="")]
+
+
 def test_ten_minutes_at_most():
     """A rollback to the old daemon leaves the file unread."""
     assert from_text(text(), BOOT, LOSS.lost_at + OLDEST_SECS) == [LOSS]
     assert from_text(text(), BOOT, LOSS.lost_at + OLDEST_SECS + 1) == []
+
+
+def test_one_of_each_instance_fits_into_what_is_read():
+    """Whatever they are: two limits that meet are one."""
+    most = SavedLoss(
+        LOSS.uuid,
+        "x" * 64,
+        123456.123456789,
+        TERMS._replace(interval_ms=86_400_000, timeouts=Timeouts(*[86_400] * 5)),
+        "9" * 64,
+    )
+    assert len(to_text("e" * 36, [most] * MAX_INSTANCES)) <= FILE_BYTES
 
 
 def test_another_boot():
@@ -57,6 +77,8 @@ def test_how_long_its_channel_has_to_be_silent(interval_ms, secs):
         {"timeouts": [1, 2, 3, 4]},
         {"timeouts": [1, 2, 3, 4, 86_401]},
         {"timeouts": {}},
+        {"socket": 7},
+        {"socket": "x" * 65},
     ],
 )
 def test_what_is_no_loss(changes):

@@ -1,8 +1,8 @@
 """LOSSes that outlive a restart of guestServer: what is saved, and when it may be told again.
 
 Sans-I/O. While we were away the guest may have recovered. So a saved loss is told only when its
-channel has been open for a while and no init came; it is void when the channel closes, when the
-instance is deleted, or when reporting is off (decision 24).
+channel has been open for a while and no init came; it is void when the channel closes or is another
+one than before, when the instance is deleted, or when reporting is off (decision 24).
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ SILENT_INTERVALS = 3
 _MAX_SECS = 86_400
 _MAX_INTERVAL_MS = 86_400_000
 _MAX_ID = 64
+_MAX_SOCKET = 64
 
 
 class SavedLoss(NamedTuple):
     """A LOSS that guestAgent has not acknowledged for good.
 
     `order_id` is its name between the daemons, `lost_at` when it was told (seconds since boot,
-    sleep included), `terms` what the guest wanted at its last init.
+    sleep included), `terms` what the guest wanted at its last init, `socket` which socket file its
+    channel had ("": not known).
     """
 
     uuid: str
     order_id: str
     lost_at: float
     terms: Terms
+    socket: str = ""
 
     @property
     def silent_secs(self) -> float:
@@ -50,6 +53,7 @@ def to_text(boot_id: str, losses: Iterable[SavedLoss]) -> str:
             "interval_ms": loss.terms.interval_ms,
             "corrective_action": str(loss.terms.corrective_action),
             "timeouts": list(loss.terms.timeouts),
+            "socket": loss.socket,
         }
         for loss in losses
     ]
@@ -77,6 +81,9 @@ def _loss(entry: Any) -> SavedLoss:
     order_id, lost_at, timeouts = (entry.get(key) for key in ("id", "lost_at", "timeouts"))
     if uuid is None or not isinstance(order_id, str) or not 0 < len(order_id) <= _MAX_ID:
         raise ValueError("not a loss")
+    socket = entry.get("socket", "")
+    if not isinstance(socket, str) or len(socket) > _MAX_SOCKET:
+        raise ValueError("not a loss")
     if type(lost_at) is not float or not isinstance(timeouts, list):
         raise ValueError("not a loss")
     if len(timeouts) != len(Timeouts._fields):
@@ -86,7 +93,7 @@ def _loss(entry: Any) -> SavedLoss:
         timeouts=Timeouts(*(_integer(each, _MAX_SECS) for each in timeouts)),
         corrective_action=CorrectiveAction.parse(str(entry.get("corrective_action"))),
     )
-    return SavedLoss(uuid, order_id, lost_at, terms)
+    return SavedLoss(uuid, order_id, lost_at, terms, socket)
 
 
 def _integer(value: object, most: int) -> int:
