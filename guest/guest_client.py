@@ -67,8 +67,10 @@ VERSION = "1.1.0"
 DEFAULT_CONFIG = "/etc/guest-client/guest-client.conf"
 CONFIG_SECTION = "guest-client"
 SYSLOG_SOCKET = "/dev/log"
+OOM_SCORE_ADJ = "/proc/self/oom_score_adj"
 LOG_WITHOUT_SYSLOG = "/var/log/guest-client.log"
 LOG_FORMAT = "guest-client[%(process)d]: %(levelname)s: %(message)s"
+STDOUT_FILENO = 1
 STDERR_FILENO = 2
 
 PROTOCOL_VERSION = 3
@@ -117,8 +119,10 @@ COMPLAINT_KINDS = 100
 COMPLAINT_EVERY = 100
 
 RETRY_SECS = 1.0
-# How often an absent port is looked for where inotify cannot tell of it.
+# How often an absent port is looked for: where inotify cannot tell of it, and where it should (it
+# does not tell of a file system that is mounted over the directory).
 ABSENT_BLIND_SECS = 10.0
+ABSENT_SECS = 60.0
 FLUSH_AT_EXIT_SECS = 1.0
 # How long a start waits for the client that has the port to say who it is.
 CLAIM_SECS = 2.0
@@ -133,9 +137,11 @@ SCRIPT_COMPLAINT_LINES = 5
 LOOK_FOR_KILLED_SECS = (0.05, 1.0)
 EX_UNKNOWN = 255
 
-# The bound of the log: lines that may wait, and bytes of each.
+# The bounds of the log: lines that may wait, bytes of each, and lines of one kind in a minute, lest
+# a host that repeats itself fills the guest's disk.
 LOG_LINES = 256
 LOG_LINE_BYTES = 2000
+LOG_LINES_A_MINUTE = 100
 # When to try a sink again that takes nothing just now (first, and at most), and one that failed;
 # and how long a file may take for a batch of lines.
 LOG_WAIT_SECS = (0.05, 1.0)
@@ -154,7 +160,15 @@ SELF_TEST_CHALLENGES = 6
 SELF_TEST_INTERVAL_MS = 400
 SELF_TEST_WAIT_SECS = 5.0
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# Whatever anybody may send: without a handler it would end without its `exit`.
+STOP_SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 WATCHED_SIGNALS = (*STOP_SIGNALS, signal.SIGCHLD)
 # struct ucred of unix(7): pid, uid, gid; and the room for a name in a UNIX address.
 UCRED = struct.Struct("iII")
@@ -313,12 +327,15 @@ def absolute_path(text: str) -> str:
     """Make a path independent of the working directory; empty stays empty."""
     try:
         usable = b"\0" not in os.fsencode(text)
+        path = os.path.abspath(text) if text else ""
     except UnicodeEncodeError:
         usable = False
+    except OSError:
+        raise ValueError("expected an absolute path: the working directory is gone") from None
     if not usable:
         # An old Python under LANG=C; a newer one takes UTF-8 all the same.
         raise ValueError("expected a path of this locale's characters; try LC_ALL=C.UTF-8")
-    return os.path.abspath(text) if text else ""
+    return path
 
 
 def log_target(text: str) -> str:
@@ -882,7 +899,7 @@ class Channel:
     def _absent(self, now: float) -> None:
         # A link that leads nowhere yet: nothing tells when its target appears.
         blind = self._watch.blind or os.path.islink(self._path)
-        self.deadline = now + ABSENT_BLIND_SECS if blind else None
+        self.deadline = now + (ABSENT_BLIND_SECS if blind else ABSENT_SECS)
         self._problem("No such file or directory; waiting until it appears. ", how_to_add)
 
     def _appeared(self) -> None:
@@ -1092,7 +1109,7 @@ def _be_child(work: Callable[[], None], output: int, errors: int, report: int) -
         for number in WATCHED_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(open_null(), 0)
         os.dup2(output, 1)
         os.dup2(errors, 2)
         # What an exec would close, now: even one that hangs must keep neither the port nor the
@@ -1109,10 +1126,29 @@ def _be_child(work: Callable[[], None], output: int, errors: int, report: int) -
         os._exit(status)
 
 
+def open_null() -> int:
+    """Open /dev/null; early in a boot, before there is one, something just as empty."""
+    try:
+        return os.open(os.devnull, os.O_RDWR)
+    except FileNotFoundError:
+        return os.open("/", os.O_RDONLY)
+
+
+def be_killed_first() -> None:
+    """When memory is short: the client's unit spares the client, which is no licence to eat it."""
+    with contextlib.suppress(OSError):
+        with open(OOM_SCORE_ADJ, encoding="ascii") as file:
+            spared = int(file.read()) < 0
+        if spared:
+            with open(OOM_SCORE_ADJ, "w", encoding="ascii") as file:
+                file.write("0")
+
+
 def run_program(argv: Sequence[str]) -> Callable[[], None]:
     """Return the work of becoming that program."""
 
     def become() -> None:
+        be_killed_first()
         # It gets nothing but its three, whatever whoever started the client has left open.
         for descriptor in map(int, os.listdir("/proc/self/fd")):
             with contextlib.suppress(OSError):
@@ -1131,11 +1167,13 @@ def group_lives(group: int) -> bool:
     """Tell whether the process group has a member that has not ended."""
     try:
         os.killpg(group, 0)
+        names = os.listdir("/proc")
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except OSError:
+        # Another user's, or nothing can be opened just now.
         return True
-    for name in filter(str.isdigit, os.listdir("/proc")):
+    for name in filter(str.isdigit, names):
         with contextlib.suppress(OSError), open("/proc/{}/stat".format(name), "rb") as file:
             state, _parent, its_group = file.read().rpartition(b")")[2].split()[:3]
             # A zombie has ended: that nobody asks for its status is not the script's doing.
@@ -1176,6 +1214,11 @@ class Runner:
     def running(self) -> bool:
         """True while a run has not ended."""
         return self._run is not None
+
+    @property
+    def pids(self) -> List[int]:
+        """Its processes that have not been collected."""
+        return [child.pid for child in (self._child, self._killed) if child is not None]
 
     def start(
         self, work: Callable[[], None], timeout: float, on_done: Callable[[Outcome], None]
@@ -1286,6 +1329,17 @@ class Supervisor:
         """Collect what has exited (call it upon SIGCHLD)."""
         for runner in self._runners:
             runner.reap()
+        self._reap_strangers()
+
+    def _reap_strangers(self) -> None:
+        """Collect who else has exited: process 1 of a container gets what scripts leave behind."""
+        ours = [pid for runner in self._runners for pid in runner.pids]
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                exited = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if exited is None or exited.si_pid in ours:
+                    return
+                os.waitpid(exited.si_pid, 0)
 
     def tick(self, now: float) -> None:
         """Do what is due."""
@@ -1508,8 +1562,8 @@ class LogQueue(logging.Handler):
     """One bounded queue between the program and wherever its log goes. Never blocks or raises.
 
     Lines go to the first sink that does not fail, so a full disk is told to syslog; the first one
-    is tried again and again. What does not fit the queue while a sink is stuck is counted, and
-    one line says how many were lost. Before `open`, lines only wait.
+    is tried again and again. What does not fit the queue while a sink is stuck, or is one too many
+    of its kind, is counted, and one line says how many were lost. Before `open`, lines only wait.
     """
 
     def __init__(self) -> None:
@@ -1517,6 +1571,8 @@ class LogQueue(logging.Handler):
         self.deadline: Optional[float] = None
         self._lines: Deque[LogLine] = collections.deque()
         self._lost = 0
+        self._minute_ends = -math.inf
+        self._this_minute: collections.Counter[str] = collections.Counter()
         self._routes: List[Route] = []
         self._busy = False
         self._wait_secs = LOG_WAIT_SECS[0]
@@ -1545,16 +1601,29 @@ class LogQueue(logging.Handler):
         except (TypeError, ValueError):
             # A mistake in the log call must not lose what it wanted to say.
             text = "{} {!r}".format(record.msg, record.args)
-        if len(self._lines) >= LOG_LINES:
+        if self._too_many_of(record.msg) or len(self._lines) >= LOG_LINES:
             self._lost += 1
+            if self.deadline is None:
+                self.deadline = self._minute_ends
             return
         text = clean_text(" | ".join(text.splitlines()), LOG_LINE_BYTES)
         self._lines.append(LogLine(record.levelno, record.created, text))
         self.move()
 
+    def _too_many_of(self, kind: str) -> bool:
+        """Count a line of that kind, which is known by its text before it is filled in."""
+        now = time.monotonic()
+        if now >= self._minute_ends:
+            self._minute_ends = now + 60
+            self._this_minute.clear()
+        self._this_minute[kind] += 1
+        return self._this_minute[kind] > LOG_LINES_A_MINUTE
+
     def tick(self, now: float) -> None:
         """Try again, if that is due."""
         if self.deadline is not None and now >= self.deadline:
+            if not self._lines:
+                self._tell_lost()
             self.move()
 
     def move(self) -> None:
@@ -1582,15 +1651,19 @@ class LogQueue(logging.Handler):
             self._say(logging.WARNING, "logging to {} again".format(route.sink.name))
         if problem or count:
             route.problem = problem
-        if count and self._lost:
-            lost, self._lost = self._lost, 0
-            self._say(logging.WARNING, "{} lines of this log were lost here".format(lost))
+        if count:
+            self._tell_lost()
         if problem or count:
             self._wait_secs = LOG_WAIT_SECS[0]
             self.move()
         elif self._lines:
             self.deadline = time.monotonic() + self._wait_secs
             self._wait_secs = min(2 * self._wait_secs, LOG_WAIT_SECS[1])
+
+    def _tell_lost(self) -> None:
+        lost, self._lost = self._lost, 0
+        if lost:
+            self._say(logging.WARNING, "{} lines of this log were lost here".format(lost))
 
     def _say(self, level: int, text: str) -> None:
         """Queue a line about the log itself."""
@@ -1803,10 +1876,18 @@ class GuestClient(Actions):
 
     def hold(self, lock: Optional[socket.socket]) -> None:
         """Keep the claim to the port, and show who has it to whoever asks."""
-        if lock is not None:
-            lock.setblocking(False)
-            lock.listen(1)
-            self.selector.register(lock, selectors.EVENT_READ, lambda _: lock.accept()[0].close())
+        if lock is None:
+            return
+
+        def asked(_mask: int) -> None:
+            try:
+                lock.accept()[0].close()
+            except OSError:
+                # No descriptor is left: let them wait in the queue, which tells them as much.
+                self.selector.unregister(lock)
+
+        lock.setblocking(False)
+        self.selector.register(lock, selectors.EVENT_READ, asked)
 
     def stop(self, reason: str) -> None:
         """Have `run` say exit to the host, and return."""
@@ -1922,7 +2003,8 @@ def claim(path: str) -> Optional[socket.socket]:
     """Become the one client of the port at `path`; keep what is returned.
 
     The claim is a name in the kernel, free again when this process ends however it ends. Raises
-    SettingError saying who has it. No other user can keep us out: theirs is ignored, with None.
+    SettingError saying who has it. No other user can keep us out: theirs is ignored, with None,
+    and so is one that nobody answers for. (The port itself lets one in at a time, too.)
     """
     name = b"\0guest-client:" + os.fsencode(path)
     if len(name) > SOCKET_NAME_LIMIT:
@@ -1932,18 +2014,21 @@ def claim(path: str) -> Optional[socket.socket]:
         lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             lock.bind(name)
+            lock.listen(1)
             return lock
         except OSError as error:
             lock.close()
             if error.errno != errno.EADDRINUSE:
                 raise SettingError("cannot claim {}: {}".format(path, describe(error))) from None
         pid, uid = _claimed_by(name)
-        if pid and uid not in (0, os.geteuid()):
+        if pid and uid in (0, os.geteuid()):
+            raise SettingError("already running (pid {}) for {}".format(pid, path))
+        if pid:
             log.warning("process %d of user %d claims to be the client; ignored", pid, uid)
             return None
-        if pid or time.monotonic() > until:
-            who = "pid {}".format(pid) if pid else "it is only starting"
-            raise SettingError("already running ({}) for {}".format(who, path))
+        if time.monotonic() > until:
+            log.warning("somebody claims to be the client, and does not answer; ignored")
+            return None
         # It may be just starting, or ending.
         time.sleep(0.01)
 
@@ -1970,12 +2055,20 @@ class Findings:
     def note(self, good: bool, text: str) -> None:
         """Print one sentence, and remember if it is a problem."""
         self.problems += not good
-        print("{:8}{}".format("ok" if good else "PROBLEM", clean_text(text, LOG_LINE_BYTES)))
+        say("{:8}{}".format("ok" if good else "PROBLEM", clean_text(text, LOG_LINE_BYTES)))
 
     def status(self) -> int:
         """Print the last sentence and return the exit status."""
-        print("{} problem{}".format(self.problems or "no", "" if self.problems == 1 else "s"))
+        say("{} problem{}".format(self.problems or "no", "" if self.problems == 1 else "s"))
         return 1 if self.problems else 0
+
+
+def say(text: str) -> None:
+    """Print a line, in UTF-8 whatever the locale; end with a sentence if nobody takes it."""
+    try:
+        os.write(STDOUT_FILENO, text.encode("utf-8", "replace") + b"\n")
+    except OSError as error:
+        sys.exit("guest-client: cannot print what it found: {}".format(describe(error)))
 
 
 def check(arguments: argparse.Namespace, queue: LogQueue) -> int:
@@ -2067,11 +2160,14 @@ def run_once(argv: Sequence[str], timeout: float) -> Tuple[Outcome, float]:
     with selectors.DefaultSelector() as selector:
         runner = Runner(selector, "the script")
         runner.start(run_program(argv), timeout, outcomes.append)
-        while not outcomes:
-            for key, mask in selector.select(LOOK_FOR_KILLED_SECS[0]):
-                key.data(mask)
-            runner.reap()
-            runner.tick(time.monotonic())
+        try:
+            while not outcomes:
+                for key, mask in selector.select(LOOK_FOR_KILLED_SECS[0]):
+                    key.data(mask)
+                runner.reap()
+                runner.tick(time.monotonic())
+        finally:
+            runner.kill()
     return outcomes[0], time.monotonic() - began
 
 
@@ -2188,8 +2284,11 @@ def self_test(settings: Settings, queue: LogQueue) -> int:
         os.kill(client, signal.SIGTERM)
         play.expect_exit()
     except (SelfTestError, MessageError, OSError, KeyError) as error:
-        findings.note(False, str(error))
         os.kill(client, signal.SIGKILL)
+        findings.note(False, str(error))
+    except (KeyboardInterrupt, SystemExit):
+        os.kill(client, signal.SIGTERM)
+        raise
     _, status = os.waitpid(client, 0)
     if status != 0:
         findings.note(False, "the client did not end well")
@@ -2270,10 +2369,12 @@ def write_pid_file(path: str) -> None:
 
 def have_standard_descriptors() -> None:
     """Open what is missing of 0 to 2, so that nothing of ours takes their place."""
-    descriptor = 0
-    while descriptor <= STDERR_FILENO:
-        descriptor = os.open(os.devnull, os.O_RDWR)
-    os.close(descriptor)
+    for descriptor in range(STDERR_FILENO + 1):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest number that is free.
+            open_null()
 
 
 def leave_terminal() -> None:
@@ -2281,7 +2382,7 @@ def leave_terminal() -> None:
     os.setsid()
     os.chdir("/")
     os.umask(0o022)
-    null = os.open(os.devnull, os.O_RDWR)
+    null = open_null()
     for descriptor in range(STDERR_FILENO + 1):
         os.dup2(null, descriptor)
     os.close(null)
@@ -2325,6 +2426,8 @@ def serve(arguments: argparse.Namespace, settings: Settings, queue: LogQueue) ->
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the client; return 0 after a stop signal, 1 with the reason on stderr."""
     have_standard_descriptors()
+    # Whoever started it may have it ignored: then no child can be waited for.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     arguments = parse_arguments(argv)
     queue = LogQueue()
     log.handlers[:] = [queue]
@@ -2338,10 +2441,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             return self_test(settings, queue)
         return serve(arguments, settings, queue)
     except SettingError as error:
-        for line in queue.take_all():
-            print(line.text, file=sys.stderr)
-        print("guest-client: {}".format(error), file=sys.stderr)
-        return 1
+        problem = str(error)
+    except OSError as error:
+        problem = "{} at {}".format(error, where(error))
+    except KeyboardInterrupt:
+        problem = "interrupted"
+    for line in queue.take_all():
+        print(line.text, file=sys.stderr)
+    print("guest-client: {}".format(problem), file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

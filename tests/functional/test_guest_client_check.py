@@ -14,7 +14,15 @@ import sys
 import pytest
 
 from tests.functional import guest_client_support
-from tests.peers.root import REPOSITORY
+from tests.functional.guest_client_support import (
+    PYTHON,
+    challenge_until,
+    oldest_python,
+    processes_with,
+)
+from tests.peers.host import ScriptedHost
+from tests.peers.journal import wait_until
+from tests.peers.root import REPOSITORY, Daemon
 
 place = pytest.fixture(guest_client_support.make_place)
 GUEST = REPOSITORY / "guest"
@@ -242,3 +250,81 @@ def test_the_old_signals_still_end_it(place):
     client.wait_for_log("waiting until it appears")
     client.signal(signal.SIGHUP)
     assert client.process.wait(5) == 0
+
+
+# What whoever started it left behind.
+
+
+@pytest.mark.parametrize("mode", ["--check", "--selftest"])
+def test_with_sigchld_ignored_scripts_are_judged_all_the_same(place, port, mode):
+    health = place.script("health", "echo fine\n")
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        command = place.command(mode, "--socket", str(port), "--health-script", health)
+        client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    said, errors = client.communicate(timeout=30)
+    assert b"no problems" in said, said
+    assert b"Traceback" not in errors
+    assert client.returncode == 0
+
+
+@pytest.mark.parametrize("python", [PYTHON, oldest_python()])
+def test_a_script_says_what_the_locale_cannot_write(place, port, python):
+    health = place.script("health", "echo 'très bien'\n")
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    options = ("--check", "--socket", str(port), "--health-script", health)
+    done = place.run(*options, python=python or PYTHON, env=env, encoding="utf-8")
+    assert "très bien" in done.stdout
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("mode", ["--check", "--selftest"])
+def test_findings_that_nobody_takes(place, mode):
+    with open("/dev/full", "wb") as full:
+        done = place.run(mode, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert "guest-client: cannot print what it found: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    wait_until(lambda: not processes_with(str(place.config)), 5, "none left")
+
+
+def test_a_check_that_is_interrupted_leaves_no_script(place, port):
+    health = place.script("health", "exec sleep 60\n")
+    options = ("--check", "--socket", str(port), "--health-script", health)
+    check = Daemon(place.command(*options), place.path / "check", os.environ)
+    wait_until(lambda: "ok      log" in check.log, 10)
+    wait_until(lambda: processes_with(health), 10)
+    check.signal(signal.SIGINT)
+    assert check.process.wait(10) == 1
+    assert check.log.endswith("guest-client: interrupted\n")
+
+
+def test_a_relative_path_with_the_working_directory_gone(place):
+    (place.path / "gone").mkdir()
+    command = place.command("-f", "--log", "relative")
+    remove = 'cd "$0" && rmdir "$0" && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", remove, str(place.path / "gone"), *command],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "expected an absolute path: the working directory is gone" in done.stderr
+
+
+def test_without_descriptors_and_dev_null_it_starts(place):
+    """All that it needs of /dev early in a boot is the port."""
+    bad_day = "client.os.devnull = '/nowhere/null'\n"
+    health = place.script("health", "echo fine\n")
+    with ScriptedHost(place.port) as host:
+        options = ("-f", "--socket", str(place.port), "--health-script", health)
+        command = place.command(*options, bad_day=bad_day)
+        command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
+        client = Daemon(command, place.path / "log", os.environ)
+        place.clients.append(client)
+        host.greet()
+        challenge_until(host, "healthy", text="fine")

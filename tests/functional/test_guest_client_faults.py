@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import re
+import resource
 import signal
 import socket
 import time
@@ -20,6 +21,7 @@ import pytest
 from tests.functional import guest_client_support
 from tests.functional.guest_client_support import (
     challenge_until,
+    ended,
     oldest_python,
     processes_with,
 )
@@ -56,6 +58,9 @@ def make_it_log(host, invocation_id, lines):
 
 # The log.
 
+# Else so many lines of one kind would not get as far as what is to be shown.
+EACH_LINE_COUNTS = "client.LOG_LINES_A_MINUTE = 10**6\n"
+
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
 def test_a_syslogd_that_hangs(place, host, kind):
@@ -65,7 +70,8 @@ def test_a_syslogd_that_hangs(place, host, kind):
         syslogd.bind(str(path))
         if kind == socket.SOCK_STREAM:
             syslogd.listen()
-        place.start("--log", "syslog", bad_day=f"client.SYSLOG_SOCKET = {str(path)!r}")
+        bad_day = f"client.SYSLOG_SOCKET = {str(path)!r}\n" + EACH_LINE_COUNTS
+        place.start("--log", "syslog", bad_day=bad_day)
         init = host.greet()
         make_it_log(host, init["invocation_id"], 1500)
         syslogd.settimeout(5)
@@ -86,7 +92,7 @@ def test_a_standard_error_that_nobody_reads(place, host, kind):
     else:
         reader, writer = (end.detach() for end in socket.socketpair())
     with open(writer, "wb", buffering=0) as stderr, open(reader, "rb", buffering=0) as journal:
-        command = place.command("-f", "--socket", str(place.port), "--log-level", "debug")
+        command = place.command("-f", "--socket", str(place.port), bad_day=EACH_LINE_COUNTS)
         client = Daemon(command, place.path / "out", os.environ, stderr=stderr)
         place.clients.append(client)
         init = host.greet()
@@ -100,7 +106,7 @@ def test_a_standard_error_that_nobody_reads(place, host, kind):
 def test_a_log_file_whose_directory_vanishes(place, host):
     directory = place.path / "logs"
     directory.mkdir()
-    client = place.start("--log", str(directory / "log"))
+    client = place.start("--log", str(directory / "log"), bad_day=EACH_LINE_COUNTS)
     init = host.greet()
     log = directory / "log"
     wait_until(lambda: log.exists() and "acknowledged" in log.read_text(), 5)
@@ -123,7 +129,7 @@ def test_a_log_file_whose_directory_vanishes(place, host):
 def test_a_full_disk(place, host):
     log = place.path / "log"
     log.symlink_to("/dev/full")
-    client = place.start("--log", str(log))
+    client = place.start("--log", str(log), bad_day=EACH_LINE_COUNTS)
     init = host.greet()
     make_it_log(host, init["invocation_id"], 100)
     client.wait_for_log("No space left on device")
@@ -169,7 +175,7 @@ def test_a_log_file_on_a_file_system_that_hangs(place, host):
     log = place.path / "log"
     log.touch()
     with opening_hangs(log):
-        client = place.start("--log", str(log))
+        client = place.start("--log", str(log), bad_day=EACH_LINE_COUNTS)
         init = host.greet()
         make_it_log(host, init["invocation_id"], 500)
         assert log.stat().st_size == 0, "it does not hang"
@@ -203,6 +209,16 @@ def test_signals_blocked_by_whoever_started_it(place, host):
     assert int(answer["log_msg"].split()[1], 16) == 0
     client.signal(signal.SIGTERM)
     assert "SIGTERM" in host.receive("exit")["log_msg"]
+    assert client.process.wait(5) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2])
+def test_whatever_signal_ends_it_the_host_is_told(place, host, number):
+    client = place.start()
+    host.greet()
+    answered_in_time(host)
+    client.signal(number)
+    assert number.name in host.receive("exit")["log_msg"]
     assert client.process.wait(5) == 0
 
 
@@ -323,6 +339,44 @@ def test_each_illness_names_its_action(place, host):
     assert (answer["log_msg"], answer["corrective_action"]) == ("ill again", "reboot")
 
 
+def test_what_scripts_leave_behind_is_collected_by_who_inherits_it(place, host):
+    """As process 1 of a container the client gets all orphans; here it asks the kernel for them."""
+    health = place.script("health", "sleep 0.1 & echo well\n")
+    client = place.start(
+        *("--health-script", health, "--health-interval-ms", "50"),
+        bad_day="import ctypes\nassert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0\n",
+    )
+    host.greet()
+    challenge_until(host, "healthy", text="well")
+    time.sleep(1)
+    children = Path(f"/proc/{client.pid}/task/{client.pid}/children").read_text().split()
+    assert sum(map(ended, map(int, children))) <= 1
+    assert host.challenge()["log_msg"] == "well"
+
+
+def test_without_a_descriptor_left_it_goes_on(place, host):
+    """No script can be run or looked for, nobody be told who has the port: it answers."""
+    health = place.script("health", "exec sleep 60\n")
+    client = place.start(
+        *("--health-script", health, "--health-interval-ms", "100"),
+        *("--health-timeout-ms", "300"),
+    )
+    host.greet()
+    wait_until(lambda: processes_with(health), 5)
+    before = resource.prlimit(client.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(client.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asker:
+        asker.connect(b"\0guest-client:" + bytes(place.port))
+        for _ in range(20):
+            answered_in_time(host)
+            time.sleep(0.05)
+    place.script("health", "echo well\n")
+    resource.prlimit(client.pid, resource.RLIMIT_NOFILE, before)
+    challenge_until(host, "healthy", text="well")
+    client.wait_for_log("healthy: well")
+    assert "failure" not in client.log
+
+
 # The port.
 
 
@@ -393,6 +447,25 @@ def test_without_inotify_it_looks_for_the_port_slowly(place):
     with ScriptedHost(place.port) as host:
         host.greet()
         answered_in_time(host)
+
+
+def test_what_inotify_does_not_tell_it_sees_later(place):
+    """A file system that is mounted over the directory, for one."""
+    deaf = "client.PathWatch.start = lambda self, _on_change: None\nclient.ABSENT_SECS = 0.3\n"
+    client = place.start(bad_day=deaf)
+    client.wait_for_log("waiting until it appears")
+    with ScriptedHost(place.port) as host:
+        host.greet()
+        answered_in_time(host)
+
+
+def test_a_stranger_s_claim_that_nobody_answers_for_is_ignored(place, host):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger:
+        stranger.bind(b"\0guest-client:" + bytes(place.port))
+        client = place.start(bad_day="client.CLAIM_SECS = 0.2\n")
+        host.greet()
+        answered_in_time(host)
+        client.wait_for_log("does not answer; ignored")
 
 
 # The client's own faults.
@@ -486,7 +559,7 @@ def test_all_faults_at_once(place, host):
             *("--health-script", health, "--health-interval-ms", "100"),
             *("--health-timeout-ms", "200", "--event-script", event, "--interval-ms", "400"),
             bad_day=f"client.SYSLOG_SOCKET = {str(syslogd.path)!r}\n"
-            "client.LOG_WITHOUT_SYSLOG = '/dev/full'\n",
+            "client.LOG_WITHOUT_SYSLOG = '/dev/full'\n" + EACH_LINE_COUNTS,
         )
         syslogd.tick(time.monotonic())
         client = Daemon(command, place.path / "out", os.environ, stderr=stderr)

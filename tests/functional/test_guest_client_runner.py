@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from guest import guest_client
 from guest.guest_client import Outcome, PathWatch, Runner, run_program
 
 OF_THE_C_LIBRARY = 1 << 31 | 1 << 32
@@ -89,6 +90,17 @@ def test_what_a_script_inherits(turns):
     finally:
         os.close(left_open)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+
+
+@pytest.mark.parametrize(("before", "after"), [("-900", "0"), ("0", "0"), ("300", "300")])
+def test_a_script_is_not_spared_when_memory_is_short(turns, tmp_path, monkeypatch, before, after):
+    """Its unit spares the client; a script that eats the memory would go on doing so."""
+    score = tmp_path / "oom_score_adj"
+    score.write_text(before + "\n")
+    monkeypatch.setattr(guest_client, "OOM_SCORE_ADJ", str(score))
+    turns.start("true")
+    assert turns.outcome().status == 0
+    assert score.read_text().strip() == after
 
 
 def test_a_background_child_does_not_delay_the_outcome(turns):

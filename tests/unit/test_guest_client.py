@@ -675,6 +675,7 @@ class Log:
     def __init__(self, monkeypatch, *sinks):
         self.now = 100.0
         monkeypatch.setattr(guest_client.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(guest_client, "LOG_LINES_A_MINUTE", 10**6)
         self.queue = LogQueue()
         self.queue.open(sinks)
         self._logger = logging.Logger("guest-client")
@@ -683,6 +684,9 @@ class Log:
     def say(self, *texts):
         for text in texts:
             self._logger.warning("%s", text)
+
+    def say_otherwise(self, text):
+        self._logger.warning("besides: %s", text)
 
     def pass_time(self, seconds):
         until = self.now + seconds
@@ -704,6 +708,22 @@ def test_a_stuck_log_is_bounded_and_its_losses_are_counted(monkeypatch):
     assert sink.texts[-1] == f"{1000 - kept} lines of this log were lost here"
     assert 200 < kept < 300
     assert log.queue.idle
+
+
+def test_of_one_kind_of_line_a_minute_has_a_few(monkeypatch):
+    """A host that repeats itself fills no disk, and hides no other line; the rest is counted."""
+    sink = FakeSink("syslog")
+    log = Log(monkeypatch, sink)
+    monkeypatch.setattr(guest_client, "LOG_LINES_A_MINUTE", 3)
+    log.say(*"abcdefgh")
+    log.say_otherwise("ill")
+    assert sink.texts == ["a", "b", "c", "besides: ill", "5 lines of this log were lost here"]
+    log.say("i")
+    log.pass_time(61)
+    assert sink.texts[5:] == ["1 lines of this log were lost here"]
+    assert log.queue.deadline is None
+    log.say(*"jkl")
+    assert sink.texts[6:] == ["j", "k", "l"]
 
 
 def test_a_log_that_waits_costs_few_wake_ups(monkeypatch):
