@@ -10,7 +10,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 from guestmtce.agent import metrics
 from guestmtce.agent.addresses import OwnAddresses, missing
@@ -309,7 +308,7 @@ class GuestAgent:
             **vitals.own_problems(self._loop, self._events.problem, self._metrics_file.problem),
         }
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """Return the numbers that an operator wants first."""
         inventory = self.core.inventory
         return {
@@ -323,7 +322,7 @@ class GuestAgent:
             "vim_queue": len(self.core.queue),
         }
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> dict[str, object]:
         """Return the full state."""
         return {
             "summary": self.summary(),
@@ -356,18 +355,18 @@ class GuestAgent:
             self.core.queue.for_operator(),
             self._list_hosts(),
             (each.for_operator() for each in [*self.core.inventory.instances.values()]),
-            self._events.answer()["events"],
+            self._events.since(0),
             self._stream.run,
             self._outside.wall(),
         )
 
-    def _list_hosts(self) -> list[dict[str, Any]]:
+    def _list_hosts(self) -> list[dict[str, object]]:
         return [host.for_operator() for host in self.core.inventory.hosts.values()]
 
-    def _list_instances(self) -> list[dict[str, Any]]:
+    def _list_instances(self) -> list[dict[str, object]]:
         return [instance.for_operator() for instance in self.core.inventory.instances.values()]
 
-    def _show(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _show(self, request: dict[str, object]) -> dict[str, object]:
         uuid = canonical_uuid(str(request.get("uuid"))) or ""
         instance = self.core.inventory.instances.get(uuid)
         if instance is not None:

@@ -9,7 +9,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
-from typing import Any
 
 from guestmtce.agent import page
 from guestmtce.agent.page import Snapshot
@@ -135,11 +134,11 @@ class HttpApi:
     def _list_instances(self, _command: VimCommand) -> Response:
         return Response(200, _in_pieces("instances", self._instances()))
 
-    def _hosts(self) -> Iterator[dict[str, Any]]:
+    def _hosts(self) -> Iterator[dict[str, object]]:
         for host in [*self._agent.inventory.hosts.values()]:
             yield host.for_operator()
 
-    def _instances(self) -> Iterator[dict[str, Any]]:
+    def _instances(self) -> Iterator[dict[str, object]]:
         """Yield what is told of each instance, host by host.
 
         Instances may come and go meanwhile: what is copied is small.
@@ -161,7 +160,7 @@ class HttpApi:
         return Response(200, begin, "text/event-stream", {"Cache-Control": "no-store"}, True)
 
 
-def _in_pieces(name: str, entries: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+def _in_pieces(name: str, entries: Iterable[dict[str, object]]) -> Iterator[bytes]:
     """Yield the JSON of `{name: [entries]}`, some entries at a time, made when they are wanted."""
     rest = map(encode_json, entries)
     before = f'{{"{name}":['
@@ -180,5 +179,5 @@ def _failure(status: int, reason: Reason, detail: str, headers: dict[str, str]) 
     return Response(status, body, headers=headers)
 
 
-def _encode(members: dict[str, Any]) -> bytes:
+def _encode(members: dict[str, object]) -> bytes:
     return encode_json(members).encode("ascii")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from guestmtce import __version__
 from guestmtce.agent.addresses import OwnAddresses, Receiver
@@ -139,7 +138,7 @@ class ServerLink:
         self,
         host: Host,
         command: Command,
-        members: dict[str, Any],
+        members: dict[str, object],
         address: str | None,
         post: Post | None = None,
     ) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from guestmtce.core.shared.text import encode_json
 from guestmtce.runtime.event_log import EventLog
@@ -28,7 +27,7 @@ class EventStream:
         self.run = run
         self._events = events
 
-    def encode(self, event: Mapping[str, Any]) -> bytes:
+    def encode(self, event: Mapping[str, object]) -> bytes:
         """Return one event as it is sent."""
         return encode_event(encode_json(event), f"{self.run}-{event['number']}")
 

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
-from typing import Any
 
 from guestmtce.ctl import events, instances
 from guestmtce.ctl.ask import FAILED, OK, Reply, ask_all
@@ -112,7 +111,7 @@ def run(options: argparse.Namespace, style: Style, screen: Screen | None = None)
     """Do what the command line says."""
     root = options.root if "root" in options else ""
 
-    def ask(request: Mapping[str, Any]) -> list[Reply]:
+    def ask(request: Mapping[str, object]) -> list[Reply]:
         return ask_all(root, request)
 
     context = Context(options, root, ask, style, time.time, screen)

@@ -37,11 +37,11 @@ class Reply(NamedTuple):
     reason: str
 
 
-def ask_daemon(root: str, daemon: str, request: Mapping[str, Any]) -> Reply:
+def ask_daemon(root: str, daemon: str, request: Mapping[str, object]) -> Reply:
     """Ask one daemon; what goes wrong is in the reply."""
     path = run_path(root, daemon, "ctl")
     try:
-        answer = control.ask(path, dict(request))
+        answer = control.ask(path, request)
     except (FileNotFoundError, ConnectionRefusedError):
         if any(os.path.exists(run_path(root, daemon, suffix)) for suffix in _RUN_FILES):
             return Reply(daemon, "down", None, "it ended without having been stopped")
@@ -55,7 +55,7 @@ def ask_daemon(root: str, daemon: str, request: Mapping[str, Any]) -> Reply:
     return Reply(daemon, "answered", checked(answer), "")
 
 
-def ask_all(root: str, request: Mapping[str, Any]) -> list[Reply]:
+def ask_all(root: str, request: Mapping[str, object]) -> list[Reply]:
     """Ask both daemons the same."""
     return [ask_daemon(root, daemon, request) for daemon in DAEMONS]
 
@@ -114,7 +114,7 @@ def listed(replies: Sequence[Reply], member: str) -> dict[str, Any]:
     }
 
 
-def exit_status(replies: Sequence[Reply], shown: Mapping[str, Any]) -> int:
+def exit_status(replies: Sequence[Reply], shown: Mapping[str, object]) -> int:
     """Return the exit status of a command that shows something."""
     if shown:
         return OK

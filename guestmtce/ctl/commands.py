@@ -31,7 +31,7 @@ class Context(NamedTuple):
 
     options: argparse.Namespace
     root: str
-    ask: Callable[[Mapping[str, Any]], list[Reply]]
+    ask: Callable[[Mapping[str, object]], list[Reply]]
     style: Style
     now: Callable[[], float]
     screen: Screen | None = None
@@ -158,7 +158,7 @@ def _find(context: Context, asked: str) -> Found:
     return Found(exit_status(replies, shown), shown, "" if shown else complaint(replies))
 
 
-def _no_single(asked: str, found: Sequence[Mapping[str, Any]]) -> str:
+def _no_single(asked: str, found: Sequence[Mapping[str, object]]) -> str:
     if not found:
         return (
             f"guestctl: no instance has the name or UUID {cell(asked)}; see `guestctl instances`\n"
@@ -287,7 +287,7 @@ def run_try_guest(context: Context) -> Shown:
             if not context.as_json:
                 line = try_guest.line(finding, context.style)
                 room = context.room
-                print(*(wrapped(line, room) if room else [line]), sep="\n", flush=True)  # noqa: T201
+                print(*(wrapped(line, room) if room else [line]), sep="\n", flush=True)  # noqa: T201 - a row as it comes
     finally:
         link.end()
     status = FAILED if any(row["mark"] == WRONG for row in rows) else OK

@@ -60,7 +60,7 @@ def show(shown: Mapping[str, Any], now: float, style: Style) -> list[str]:
     return lines
 
 
-def _plain(entry: Mapping[str, Any], now: float) -> dict[str, Any]:
+def _plain(entry: Mapping[str, object], now: float) -> dict[str, object]:
     """Return the members that are told as they are, with the health in words before them."""
     plain = {key: value for key, value in entry.items() if key not in _TOLD_OTHERWISE}
     first = {key: plain.pop(key) for key in ("uuid", "host", "name") if key in plain}
@@ -80,7 +80,7 @@ def _moment(value: object, now: float) -> str:
     return f"{story.day(at)} {story.clock(at)}, {condition.duration(now - at)} ago"
 
 
-def _exchange(exchange: Mapping[str, Any]) -> str:
+def _exchange(exchange: Mapping[str, object]) -> str:
     took = exchange.get("ms")
     tail = "" if took is None else f"  {cell(took)} ms"
     return f"  {story.clock(exchange.get('at'))}  {cell(exchange.get('what'))}{tail}"

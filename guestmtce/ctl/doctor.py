@@ -60,7 +60,7 @@ class Finding(NamedTuple):
     text: str
     remedy: str = ""
 
-    def for_operator(self) -> dict[str, Any]:
+    def for_operator(self) -> dict[str, object]:
         """Return it for `--json`."""
         return {**self._asdict(), "level": self.level.name.lower()}
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from guestmtce.ctl import story
 from guestmtce.ctl.ask import Reply, listed, number
@@ -19,8 +18,8 @@ FOLLOW_SECS = 1.0
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _SPAN = re.compile(r"([0-9]{1,6})([smhd])")
 
-Event = Mapping[str, Any]
-Ask = Callable[[Mapping[str, Any]], list[Reply]]
+Event = Mapping[str, object]
+Ask = Callable[[Mapping[str, object]], list[Reply]]
 
 
 def parse_span(text: str) -> float:

@@ -126,6 +126,7 @@ class Link:
         words = [word.replace(SOCKET_MARK, path).replace(DEVICE_MARK, path) for word in command]
         output = None if channel == subprocess.DEVNULL else channel
         try:
+            # The words are those of guestctl's own user.
             self._process = subprocess.Popen(words, stdin=channel, stdout=output)  # noqa: S603
         except OSError as error:
             raise LinkError(f"cannot run {words[0]}: {error.strerror}") from None

@@ -6,14 +6,13 @@ Rows are what the daemon's control socket says; everything printed goes through 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from guestmtce.core.shared.condition import duration
 from guestmtce.core.shared.text import plural
 from guestmtce.ctl.ask import number
 from guestmtce.ctl.table import Column, Style, cell, table
 
-Row = Mapping[str, Any]
+Row = Mapping[str, object]
 
 OLD = "old"
 # The heading is the key in capitals. What says least gives way first on a narrow terminal.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from guestmtce.core.shared.condition import Condition, Diagnosis, duration, in_words
 from guestmtce.core.shared.text import plural, printable
@@ -16,7 +15,7 @@ from guestmtce.ctl.ask import number
 from guestmtce.ctl.table import Column, Style, cell, cut, table
 from guestmtce.runtime.wall import moment
 
-Row = Mapping[str, Any]
+Row = Mapping[str, object]
 
 _CONDITIONS = {condition.value: condition for condition in Condition}
 SHORT_UUID = 8

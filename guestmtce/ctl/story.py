@@ -52,7 +52,7 @@ _LEAD = 2
 _LATEST = 253_370_764_800
 _PLAIN = Style(colour=False)
 
-Entries = Sequence[Mapping[str, Any]]
+Entries = Sequence[Mapping[str, object]]
 
 
 def choose(entries: Entries) -> Entries:
@@ -85,7 +85,7 @@ def _seconds(at: object) -> float:
     return known if known is not None and 0 <= known < _LATEST else 0.0
 
 
-def sentence(entry: Mapping[str, Any], style: Style = _PLAIN) -> str:
+def sentence(entry: Mapping[str, object], style: Style = _PLAIN) -> str:
     """Return one entry in words."""
     what = str(entry.get("what"))
     kind = _KINDS.get(what)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from guestmtce.runtime.log import one_line
 
@@ -88,7 +88,7 @@ class Column(NamedTuple):
 
 
 def table(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, object]],
     columns: Sequence[Column],
     style: Style,
     room: int | None = None,
@@ -198,7 +198,7 @@ def _head(word: str, room: int) -> str:
     return word
 
 
-def fields(values: Mapping[str, Any], indent: str = "") -> list[str]:
+def fields(values: Mapping[str, object], indent: str = "") -> list[str]:
     """Return aligned `name  value` lines."""
     names = [cell(name) for name in values]
     room = max(map(width, names), default=0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from guestmtce.core.server.guest_protocol import (
     ActionResponse,
@@ -122,7 +122,7 @@ class Guest:
             raise BrokenError("its vote is no word of the protocol")
 
 
-def _name(kind: type[Any]) -> str:
+def _name(kind: type) -> str:
     return {Init: "init", ChallengeResponse: "challenge_response", Exit: "exit"}.get(
         kind, "action_response"
     )

@@ -26,7 +26,7 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from guestmtce.core.shared.errors import PeerError
@@ -173,7 +173,7 @@ class _Client:
         self._stream.finish()
 
 
-def ask(path: str, request: dict[str, Any], timeout: float = DEADLINE_SECS) -> Answer:
+def ask(path: str, request: Mapping[str, object], timeout: float = DEADLINE_SECS) -> Answer:
     """Send one request to the daemon that listens at `path` and return its answer.
 
     Blocks, for at most `timeout` seconds. Raises OSError (FileNotFoundError or

@@ -65,10 +65,10 @@ class App(Protocol[S_contra]):
     def problems(self) -> Problems:
         """Return what makes this daemon degraded: each kind that there can be, also the quiet."""
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """Return the numbers that an operator wants first, by name."""
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> dict[str, object]:
         """Return the full state: hosts, instances, queues, counters; fit for JSON."""
 
     def commands(self) -> Mapping[str, Handler]:
@@ -158,7 +158,7 @@ def _open_log(name: str, hostname: str, chosen: Options, debug: int, loop: Loop)
         log.warning("option %s of the old daemon is ignored", letter)
 
 
-def _set_log_level(request: Mapping[str, Any]) -> Answer:
+def _set_log_level(request: Mapping[str, object]) -> Answer:
     """Set the debug level until the next start, or until SIGHUP finds another in the ini."""
     level = request.get("level")
     if not isinstance(level, int) or not 0 <= level <= MAX_DEBUG:

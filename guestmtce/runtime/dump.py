@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from guestmtce.runtime.loop import Loop, Timers
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 encode = json.JSONEncoder(default=str).encode
 
 
-def lines(members: Mapping[str, Any]) -> Iterator[str]:
+def lines(members: Mapping[str, object]) -> Iterator[str]:
     """Yield a JSON object, line by line."""
     yield "{"
     for key, comma in _with_commas(members):

@@ -57,7 +57,7 @@ class EventLog:
         if self._path is not None:
             self._write(self._path)
 
-    def add(self, event: Mapping[str, Any]) -> None:
+    def add(self, event: Mapping[str, object]) -> None:
         """Take one event: a JSON object without the member `number`, which it gets here."""
         self._number += 1
         numbered = {"number": self._number, **event}
@@ -68,7 +68,7 @@ class EventLog:
         for follower in list(self._followers):
             follower(numbered)
 
-    def answer(self) -> dict[str, Any]:
+    def answer(self) -> dict[str, object]:
         """Return what the control socket says to `events`: those kept, and the last number."""
         return {"events": list(self._kept), "next": self._number}
 

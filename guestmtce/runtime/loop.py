@@ -18,7 +18,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, Union
+from typing import Protocol, Union
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,9 @@ class Timer:
 
     __slots__ = ("_args", "_callback", "_loop", "when")
 
-    def __init__(self, loop: Loop, when: float, callback: Callback, args: tuple[Any, ...]) -> None:
+    def __init__(
+        self, loop: Loop, when: float, callback: Callback, args: tuple[object, ...]
+    ) -> None:
         self.when = when
         self._loop = loop
         self._callback: Callback | None = callback
@@ -65,7 +67,7 @@ class Timer:
             self._args = ()
             self._loop._cancelled_one()
 
-    def _take(self) -> tuple[Callback, tuple[Any, ...]] | None:
+    def _take(self) -> tuple[Callback, tuple[object, ...]] | None:
         """Return the callback and forget it: a timer rings once."""
         if self._callback is None:
             return None
@@ -109,7 +111,7 @@ class Loop:
         """Run `callback(*args)` once, at `when` by the loop's clock (at once if that is past)."""
         return self._add(max(when, self.time()), callback, args)
 
-    def _add(self, when: float, callback: Callback, args: tuple[Any, ...]) -> Timer:
+    def _add(self, when: float, callback: Callback, args: tuple[object, ...]) -> Timer:
         timer = Timer(self, when, callback, args)
         heapq.heappush(self._timers, (timer.when, self._sequence, timer))
         self._sequence += 1
@@ -204,7 +206,7 @@ class Loop:
             self.lag = now - when
             self._call(*taken)
 
-    def _call(self, callback: Callback, args: tuple[Any, ...]) -> None:
+    def _call(self, callback: Callback, args: tuple[object, ...]) -> None:
         try:
             callback(*args)
         except Exception:

@@ -6,7 +6,6 @@ import argparse
 import os
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from guestmtce import __commit__, __version__
 
@@ -57,7 +56,7 @@ class ShowVersion(argparse.Action):
     def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:  # noqa: A002 - argparse's name
         super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
 
-    def __call__(self, parser: argparse.ArgumentParser, *_arguments: Any) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, *_arguments: object) -> None:
         """Do it."""
-        print(f"{parser.prog} {full_version()}")  # noqa: T201
+        print(f"{parser.prog} {full_version()}")  # noqa: T201 - a terminal asked
         parser.exit()

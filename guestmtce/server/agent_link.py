@@ -10,7 +10,7 @@ import errno
 import functools
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Optional
+from typing import Optional
 
 from guestmtce import __version__
 from guestmtce.core.shared import mtc_message
@@ -229,7 +229,7 @@ class AgentLink:
         self._on_flush()
         return sent
 
-    def _send(self, command: Command, members: dict[str, Any], post: Post | None = None) -> bool:
+    def _send(self, command: Command, members: dict[str, object], post: Post | None = None) -> bool:
         """Send one datagram to where `post` says, or to guestAgent."""
         destination = (post.address if post else None) or self.destination
         if self._socket is None or destination is None:

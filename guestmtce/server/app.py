@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from guestmtce.core.server.guest_protocol import CHALLENGE_LIMIT
 from guestmtce.core.server.worker import Worker
@@ -316,7 +315,7 @@ class GuestServer:
             ),
         }
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """Return the numbers that an operator wants first."""
         return {
             **status.summary(self.worker, self.channels, self.link),
@@ -324,7 +323,7 @@ class GuestServer:
             "inotify_overflows": self._directory.overflows,
         }
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> dict[str, object]:
         """Return the full state."""
         return {
             "summary": self.summary(),
@@ -340,10 +339,10 @@ class GuestServer:
             "past": lambda _request: {"past": self._past.instances()},
         }
 
-    def _instances(self) -> list[dict[str, Any]]:
+    def _instances(self) -> list[dict[str, object]]:
         return [channel.for_operator() for channel in self.channels.values()]
 
-    def _show(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _show(self, request: dict[str, object]) -> dict[str, object]:
         """Answer with all of an instance; of one that is gone, with what is remembered."""
         uuid = canonical_uuid(str(request.get("uuid"))) or ""
         channel = self.channels.get(uuid)

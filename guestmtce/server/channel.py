@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from typing import Any, Protocol
+from typing import Protocol
 
 from guestmtce.core.server.instance import Instance
 from guestmtce.core.server.machine import Attempt, TimerName
@@ -224,7 +224,7 @@ class Channel:
         """Our host was late; that is the server's to log."""
         self._owner.stalled(late)
 
-    def for_operator(self, *, whole: bool = False) -> dict[str, Any]:
+    def for_operator(self, *, whole: bool = False) -> dict[str, object]:
         """Return the instance as guestctl and the dump show it; `whole`: all that is remembered."""
         return {
             **(self.instance.for_why() if whole else self.instance.for_operator()),

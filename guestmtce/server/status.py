@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from guestmtce.core.server.worker import Worker
 from guestmtce.server.agent_link import AgentLink
@@ -13,7 +12,7 @@ from guestmtce.server.channel import Channel
 _SHOWN_FLOODS = 3
 
 
-def summary(worker: Worker, by_uuid: Mapping[str, Channel], link: AgentLink) -> dict[str, Any]:
+def summary(worker: Worker, by_uuid: Mapping[str, Channel], link: AgentLink) -> dict[str, object]:
     """Return the numbers that an operator wants first."""
     channels, stats = by_uuid.values(), worker.stats
     return {

@@ -345,9 +345,9 @@ def test_stopped_does_not_overtake_a_loss(proven):
 
 
 def test_an_answer_counts_as_the_last_state(proven):
-    answer = lambda seq: proven.role.heard_answer(  # noqa: E731
-        UUID, Stamp(THEIRS, seq), proven.now, running=True
-    )
+    def answer(seq):
+        return proven.role.heard_answer(UUID, Stamp(THEIRS, seq), proven.now, running=True)
+
     proven.heard(5, Command.HEARTBEAT_STOPPED)
     assert [answer(4), answer(5), answer(8)] == [Verdict.BEHIND, Verdict.TAKE, Verdict.TAKE]
     assert proven.heard(7, Command.HEARTBEAT_STOPPED)[0] is Verdict.BEHIND

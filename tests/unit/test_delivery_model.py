@@ -76,8 +76,7 @@ class World:
         copies += self.random.random() < self.twice
         for _ in range(copies):
             delay = self.random.expovariate(1 / self.delay) if self.delay else 0.001
-            arrive = lambda: getattr(self, receiver).receive(post)  # noqa: E731
-            self.later(min(delay, LONGEST_DELAY), arrive)
+            self.later(min(delay, LONGEST_DELAY), lambda: getattr(self, receiver).receive(post))
 
     def run(self, seconds: float) -> None:
         end = self.now + seconds

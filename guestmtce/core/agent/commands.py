@@ -6,7 +6,7 @@ Replaces the handlers of guestHttpSvr. Checked commands in, status and JSON memb
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from guestmtce.core.agent.agent import Agent
 from guestmtce.core.agent.inventory import Host, Instance, PendingAsk
@@ -25,7 +25,7 @@ class CommandAnswer(NamedTuple):
     """An answer's status and JSON members; a 204 has none."""
 
     status: int
-    members: dict[str, Any]
+    members: dict[str, object]
 
 
 _PASS = CommandAnswer(200, {"status": "pass"})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from guestmtce.core.agent.vim_messages import InstanceFacts
 from guestmtce.core.shared.condition import Condition, Diagnosis
@@ -146,7 +146,7 @@ class Host:
         """
         return self.personality != _STORAGE
 
-    def for_operator(self) -> dict[str, Any]:
+    def for_operator(self) -> dict[str, object]:
         """Return what lists and the state dump show."""
         state = "unknown" if self.reporting is None else str(Switch.of(self.reporting))
         conditions = Counter(each.now().condition for each in self.instances.values())
@@ -218,7 +218,7 @@ class Instance:
             self.timeouts.restart if self.heartbeating else 0,
         )
 
-    def for_operator(self) -> dict[str, Any]:
+    def for_operator(self) -> dict[str, object]:
         """Return what lists and the state dump show."""
         return {
             "uuid": self.uuid,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from guestmtce.core.agent.vim_messages import heartbeat_service, load_object, switch
@@ -231,7 +231,7 @@ def _route(path: str, method: str) -> Route:
 _NO_SERVICE = f"no {HEARTBEAT_SERVICE} among the services"
 
 
-def _object_about(uuid: str, body: bytes) -> dict[str, Any]:
+def _object_about(uuid: str, body: bytes) -> dict[str, object]:
     try:
         members = load_object(body)
     except PeerError:
@@ -241,7 +241,7 @@ def _object_about(uuid: str, body: bytes) -> dict[str, Any]:
     return members
 
 
-def _text(members: Mapping[str, Any], key: str) -> str:
+def _text(members: Mapping[str, object], key: str) -> str:
     value = members.get(key)
     if not isinstance(value, str) or not 0 < len(value) <= HOSTNAME_LIMIT:
         detail = f"{key} is no text of 1 to {HOSTNAME_LIMIT} characters"
@@ -249,18 +249,18 @@ def _text(members: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def _list(members: Mapping[str, Any], key: str) -> list[Any]:
+def _list(members: Mapping[str, object], key: str) -> list[object]:
     value = members.get(key)
     if not isinstance(value, list):
         raise CommandError(400, Reason.PARSE_ERROR, f"{key} is no list")
     return value
 
 
-def _host_body(command: VimCommand, members: dict[str, Any]) -> VimCommand:
+def _host_body(command: VimCommand, members: dict[str, object]) -> VimCommand:
     return command._replace(hostname=_text(members, "hostname"))
 
 
-def _create_body(command: VimCommand, members: dict[str, Any]) -> VimCommand:
+def _create_body(command: VimCommand, members: dict[str, object]) -> VimCommand:
     hostname = _text(members, "hostname")
     names = [
         service.get("service") if isinstance(service, dict) else service
@@ -271,7 +271,7 @@ def _create_body(command: VimCommand, members: dict[str, Any]) -> VimCommand:
     return command._replace(hostname=hostname)
 
 
-def _set_body(command: VimCommand, members: dict[str, Any]) -> VimCommand:
+def _set_body(command: VimCommand, members: dict[str, object]) -> VimCommand:
     hostname = _text(members, "hostname")
     service = heartbeat_service(_list(members, "services"))
     if service is None:
@@ -282,7 +282,7 @@ def _set_body(command: VimCommand, members: dict[str, Any]) -> VimCommand:
     return command._replace(hostname=hostname, reporting=reporting)
 
 
-def _vote_body(command: VimCommand, members: dict[str, Any]) -> VimCommand:
+def _vote_body(command: VimCommand, members: dict[str, object]) -> VimCommand:
     hostname = _text(members, "hostname")
     action = _text(members, "action")
     event = EVENTS.get(action)

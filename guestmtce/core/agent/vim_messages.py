@@ -6,7 +6,8 @@ Replaces guestVimApi's string handling. No other module knows the keys of this J
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from guestmtce.core.shared.errors import PeerError
 from guestmtce.core.shared.mtc_message import InstanceState, VoteAnswer
@@ -26,7 +27,7 @@ from guestmtce.core.shared.vocabulary import (
 OUR_USER_AGENT = "guest-agent/1.0"
 
 
-def load_object(body: bytes) -> dict[str, Any]:
+def load_object(body: bytes) -> dict[str, object]:
     """Return the JSON object in a body; raises PeerError."""
     try:
         members = decode_json(body.decode("utf-8"))
@@ -37,7 +38,7 @@ def load_object(body: bytes) -> dict[str, Any]:
     return members
 
 
-def heartbeat_service(services: list[Any]) -> dict[str, Any] | None:
+def heartbeat_service(services: list[object]) -> dict[str, object] | None:
     """Return the entry of the heartbeat service, None if there is none."""
     for service in services:
         if isinstance(service, dict) and service.get("service") == HEARTBEAT_SERVICE:
@@ -127,17 +128,17 @@ class GuestAnswer(NamedTuple):
         return f"answer to {self.event}: {self.response}{said}"
 
 
-def host_members(uuid: str, hostname: str, reporting: bool) -> dict[str, Any]:
+def host_members(uuid: str, hostname: str, reporting: bool) -> dict[str, object]:
     """Return the members of the answer to a query of a host's state."""
     return {"uuid": uuid, "hostname": hostname, "state": Switch.of(reporting)}
 
 
-def ask_members(uuid: str, hostname: str, event: Event, timeout: int) -> dict[str, Any]:
+def ask_members(uuid: str, hostname: str, event: Event, timeout: int) -> dict[str, object]:
     """Return the members of the answer to a vote or notify: the guest has `timeout` seconds."""
     return {"uuid": uuid, "hostname": hostname, "action": event, "timeout": str(timeout)}
 
 
-def services_members(facts: InstanceFacts) -> dict[str, Any]:
+def services_members(facts: InstanceFacts) -> dict[str, object]:
     """Return the members of a services body: the answer to a query or a set."""
     service = {
         "service": HEARTBEAT_SERVICE,
@@ -169,7 +170,7 @@ def alarm_body(facts: InstanceFacts, alarm: VimAlarm) -> bytes:
     return _instance_event(facts, "alarm", service)
 
 
-def _instance_event(facts: InstanceFacts, kind: str, service: dict[str, Any]) -> bytes:
+def _instance_event(facts: InstanceFacts, kind: str, service: Mapping[str, object]) -> bytes:
     return _encode(
         {
             "uuid": facts.uuid,
@@ -206,5 +207,5 @@ def guest_answer(said: VoteAnswer) -> GuestAnswer:
     return GuestAnswer(said.event, consent, f"{word}: {said.reason}" if said.reason else str(word))
 
 
-def _encode(members: dict[str, Any]) -> bytes:
+def _encode(members: dict[str, object]) -> bytes:
     return encode_json(members).encode("ascii")

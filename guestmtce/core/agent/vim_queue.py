@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Protocol
 
 from guestmtce.core.agent.lanes import Kind, Lanes, Message, Spacing
 from guestmtce.core.agent.vim_health import Input, VimHealth, backoff
@@ -208,7 +208,7 @@ class VimQueue:
     def _begun(self) -> list[float]:
         return [delivery.started for delivery in self._flying]
 
-    def for_operator(self) -> dict[str, Any]:
+    def for_operator(self) -> dict[str, object]:
         """Return what guestctl and the state dump show."""
         return {
             "suspect": self.suspect,

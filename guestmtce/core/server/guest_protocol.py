@@ -7,7 +7,7 @@ words in, bytes out. Everything that a guest sends is checked here, once, and ty
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn, Union
+from typing import NamedTuple, NoReturn, Union
 
 from guestmtce.core.shared.errors import ProtocolError
 from guestmtce.core.shared.text import clean, decode_rough_json, encode_json
@@ -114,22 +114,19 @@ class Framer:
     def feed(self, data: bytes) -> list[bytes | None]:
         """Return the messages that `data` completes, in order; None for one that is too long."""
         messages: list[bytes | None] = []
-        lines = data.split(b"\n")
-        last = len(lines) - 1
-        for index, line in enumerate(lines):
-            if self.tail:
-                line = self.tail + line  # noqa: PLW2901
-                self.tail = b""
-            if not self._discarding and len(line) > MESSAGE_LIMIT:
-                self._discarding = True
-                messages.append(None)
-            if index == last:
-                if not self._discarding:
-                    self.tail = line
-            elif self._discarding:
+        *lines, self.tail = (self.tail + data).split(b"\n")
+        for line in lines:
+            if self._discarding:
                 self._discarding = False
+            elif len(line) > MESSAGE_LIMIT:
+                messages.append(None)
             elif line:
                 messages.append(line)
+        if not self._discarding and len(self.tail) > MESSAGE_LIMIT:
+            self._discarding = True
+            messages.append(None)
+        if self._discarding:
+            self.tail = b""
         return messages
 
 
@@ -158,7 +155,7 @@ def decode(line: bytes) -> GuestMessage:
     return read(members)
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def _parse(line: bytes) -> dict[str, object]:
     """Return the message's members; an old client's raw text in `log_msg` is understood."""
     try:
         members = decode_rough_json(line, _FREE_TEXT)
@@ -196,32 +193,32 @@ def _fail(key: str, reason: str = "bad_key") -> NoReturn:
     raise ProtocolError(reason, f"failed to parse {key}")
 
 
-def _integer(members: dict[str, Any], key: str, reason: str = "bad_key") -> int:
+def _integer(members: dict[str, object], key: str, reason: str = "bad_key") -> int:
     value = members.get(key)
     if not isinstance(value, int) or isinstance(value, bool):
         _fail(key, reason)
     return value
 
 
-def _number(members: dict[str, Any], key: str, limit: int = _NUMBER_LIMIT - 1) -> int:
+def _number(members: dict[str, object], key: str, limit: int = _NUMBER_LIMIT - 1) -> int:
     value = _integer(members, key)
     if not 0 <= value <= limit:
         _fail(key)
     return value
 
 
-def _secs(members: dict[str, Any], key: str) -> int:
+def _secs(members: dict[str, object], key: str) -> int:
     return _number(members, key, _SECS_LIMIT)
 
 
-def _string(members: dict[str, Any], key: str) -> str:
+def _string(members: dict[str, object], key: str) -> str:
     value = members.get(key)
     if not isinstance(value, str):
         _fail(key)
     return value
 
 
-def _read_init(members: dict[str, Any]) -> Init:
+def _read_init(members: dict[str, object]) -> Init:
     invocation_id = _number(members, "invocation_id")
     name = clean(_string(members, "name"), NAME_LIMIT)
     interval_ms = _integer(members, "heartbeat_interval_ms")
@@ -238,7 +235,7 @@ def _read_init(members: dict[str, Any]) -> Init:
     return Init(invocation_id, Terms(name, interval_ms, timeouts, action))
 
 
-def _read_challenge_response(members: dict[str, Any]) -> ChallengeResponse:
+def _read_challenge_response(members: dict[str, object]) -> ChallengeResponse:
     number = _number(members, "heartbeat_response")
     health = _string(members, "heartbeat_health")
     action = CorrectiveAction.parse(_string(members, "corrective_action"))
@@ -251,7 +248,7 @@ def _read_challenge_response(members: dict[str, Any]) -> ChallengeResponse:
     )
 
 
-def _read_action_response(members: dict[str, Any]) -> ActionResponse:
+def _read_action_response(members: dict[str, object]) -> ActionResponse:
     return ActionResponse(
         invocation_id=_number(members, "invocation_id"),
         event=EVENTS.get(_string(members, "event_type")),
@@ -261,11 +258,11 @@ def _read_action_response(members: dict[str, Any]) -> ActionResponse:
     )
 
 
-def _read_exit(members: dict[str, Any]) -> Exit:
+def _read_exit(members: dict[str, object]) -> Exit:
     return Exit(clean(_string(members, "log_msg"), LOG_MSG_LIMIT))
 
 
-_READERS: dict[str, Callable[[dict[str, Any]], GuestMessage]] = {
+_READERS: dict[str, Callable[[dict[str, object]], GuestMessage]] = {
     "init": _read_init,
     "challenge_response": _read_challenge_response,
     "action_response": _read_action_response,

@@ -182,7 +182,7 @@ class Instance:
         """Return what guestAgent is told of the instance."""
         return self.reports.information()
 
-    def for_operator(self) -> dict[str, Any]:
+    def for_operator(self) -> dict[str, object]:
         """Return the instance as guestctl and the state dump show it; no guest text is raw."""
         beat, terms = self.heartbeat, self.reports.terms
         timeouts = terms.timeouts
@@ -215,7 +215,7 @@ class Instance:
             "last_vote": self.vote.last_answer,
         }
 
-    def for_why(self) -> dict[str, Any]:
+    def for_why(self) -> dict[str, object]:
         """Return what `for_operator` does, with all that is remembered."""
         memory = self.memory
         remembered = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from guestmtce.core.server.guest_protocol import Terms
 from guestmtce.core.shared.vocabulary import CorrectiveAction, Timeouts, canonical_uuid
@@ -74,7 +74,7 @@ def from_text(text: str, boot_id: str, now: float) -> list[SavedLoss]:
     return [loss for loss in losses if 0 <= now - loss.lost_at <= OLDEST_SECS]
 
 
-def _loss(entry: Any) -> SavedLoss:
+def _loss(entry: object) -> SavedLoss:
     if not isinstance(entry, dict):
         raise ValueError("not a loss")
     uuid = canonical_uuid(str(entry.get("uuid")))

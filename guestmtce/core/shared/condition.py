@@ -7,7 +7,7 @@ are for tables, the status page and metrics. The worst sorts first.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from guestmtce.core.shared.vocabulary import Word
 
@@ -45,7 +45,7 @@ class Diagnosis(NamedTuple):
         """0 for the worst; tables are sorted by it."""
         return _RANK[self.condition]
 
-    def for_operator(self) -> dict[str, Any]:
+    def for_operator(self) -> dict[str, object]:
         """Return the members that guestctl and the page show."""
         since = None if self.since is None else round(self.since, 3)
         return {"condition": self.condition.value, "since": since, "detail": self.detail}

@@ -47,7 +47,7 @@ class Source(NamedTuple):
 # Returns what is at this absolute path, as a Source has it; raises OSError.
 Reader = Callable[[str], tuple[str, str]]
 # Returns a setting's value; raises ValueError that says what is wrong with the text.
-Converter = Callable[[str], Any]
+Converter = Callable[[str], object]
 # Section and key.
 Key = tuple[str, str]
 
@@ -201,7 +201,7 @@ def load(
     known = {**others, **{row.metadata["at"]: row.metadata["convert"] for row in rows}}
     foreign = _read_foreign(rows, read, warnings)
     converted = _convert_all(own, known, problems, warnings)
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for row in rows:
         try:
             _take(row, own, foreign, converted, values)
@@ -236,7 +236,7 @@ def _convert_all(
     known: Mapping[Key, Converter],
     problems: list[ConfigError],
     warnings: list[str],
-) -> dict[Key, Any]:
+) -> dict[Key, object]:
     """Return the value of every key of the shared file, those of the other daemon too.
 
     A value that its converter refuses is a problem, and has no entry.
@@ -246,7 +246,7 @@ def _convert_all(
         if section not in sections:
             line = own.line_of(section)
             warnings.append(f"{own.path}:{line}: unknown section [{section}]")
-    converted: dict[Key, Any] = {}
+    converted: dict[Key, object] = {}
     for (section, key), text in own.items():
         convert = known.get((section, key))
         if convert is not None:
@@ -264,8 +264,8 @@ def _take(
     row: dataclasses.Field[Any],
     own: _IniFile,
     foreign: Mapping[str, _IniFile],
-    converted: Mapping[Key, Any],
-    values: dict[str, Any],
+    converted: Mapping[Key, object],
+    values: dict[str, object],
 ) -> None:
     """Put one setting into `values`, from the daemon's ini or the other file that has it.
 
@@ -314,7 +314,7 @@ def changes(old: S, new: S) -> tuple[S, list[str], list[str]]:
     """
     applied: list[str] = []
     deferred: list[str] = []
-    taken: dict[str, Any] = {}
+    taken: dict[str, object] = {}
     for row in dataclasses.fields(old):
         value = getattr(new, row.name)
         if value == getattr(old, row.name):

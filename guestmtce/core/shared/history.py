@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Optional, Union
+from typing import NamedTuple, Optional, Union
 
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Word
@@ -65,7 +65,7 @@ class Entry(NamedTuple):
     what: What
     detail: str
 
-    def for_operator(self) -> dict[str, Any]:
+    def for_operator(self) -> dict[str, object]:
         """Return it as guestctl, the page and the events file show it."""
         return {"at": round(self.at, 3), "what": self.what.value, "detail": self.detail}
 
@@ -115,7 +115,7 @@ class History:
         """Return the newest entry of these kinds."""
         return next((entry for entry in reversed(self._entries) if entry.what in kinds), None)
 
-    def for_operator(self) -> list[dict[str, Any]]:
+    def for_operator(self) -> list[dict[str, object]]:
         """Return the entries, oldest first."""
         return [entry.for_operator() for entry in self._entries]
 
@@ -130,7 +130,7 @@ class Past:
     for the longest goes first.
     """
 
-    def __init__(self, events: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(self, events: Iterable[Mapping[str, object]]) -> None:
         """Take the events that an earlier run wrote; what is no entry is passed over."""
         self._entries: dict[str, deque[Entry]] = {}
         self._names: dict[str, str] = {}
@@ -165,7 +165,7 @@ class Past:
         self._names.pop(uuid, None)
         return self._entries.pop(uuid, ())
 
-    def for_operator(self, uuid: str) -> list[dict[str, Any]]:
+    def for_operator(self, uuid: str) -> list[dict[str, object]]:
         """Return what is remembered of an instance that is not there."""
         return [entry.for_operator() for entry in self._entries.get(uuid, ())]
 
@@ -185,7 +185,7 @@ class Exchange(NamedTuple):
     what: str
     secs: float | None = None
 
-    def for_operator(self) -> dict[str, Any]:
+    def for_operator(self) -> dict[str, object]:
         """Return it as guestctl shows it."""
         took = None if self.secs is None else round(self.secs * 1000, 1)
         return {"at": round(self.at, 3), "what": self.what, "ms": took}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from guestmtce.core.shared.errors import ProtocolError
 from guestmtce.core.shared.text import (
@@ -65,7 +65,7 @@ class MtcMessage:
 
     command: int
     signature: bytes = SERVER_SIGNATURE
-    members: dict[str, Any] = field(default_factory=dict)
+    members: dict[str, object] = field(default_factory=dict)
 
     def text(self, key: str, limit: int = HOSTNAME_LIMIT) -> str:
         """Return the non-empty string under `key`; raises ProtocolError."""
@@ -128,7 +128,7 @@ def decode(data: bytes) -> MtcMessage:
     return MtcMessage(command, hdr[:SIGNATURE_SIZE], members)
 
 
-def _parse_object(payload: bytes) -> dict[str, Any]:
+def _parse_object(payload: bytes) -> dict[str, object]:
     try:
         members = decode_rough_json(payload, _FREE_TEXT, first_wins=True)
     except ValueError:
@@ -140,7 +140,7 @@ def _parse_object(payload: bytes) -> dict[str, Any]:
 
 def encode(
     command: Command,
-    members: dict[str, Any] | None,
+    members: dict[str, object] | None,
     *,
     signature: bytes,
     full_size: bool = False,
@@ -161,12 +161,12 @@ def encode(
     return header + payload
 
 
-def encode_server_event(command: Command, members: dict[str, Any]) -> bytes:
+def encode_server_event(command: Command, members: dict[str, object]) -> bytes:
     """Return a datagram of guestServer: all-zero signature, always 1060 bytes."""
     return encode(command, members, signature=SERVER_SIGNATURE, full_size=True)
 
 
-def encode_agent_command(command: Command, members: dict[str, Any]) -> bytes:
+def encode_agent_command(command: Command, members: dict[str, object]) -> bytes:
     """Return a command of guestAgent to a guestServer."""
     return encode(command, members, signature=AGENT_SIGNATURE)
 
@@ -179,7 +179,7 @@ def encode_ready_for_mtc_agent() -> bytes:
 class Record(Protocol):
     """What one kind of message says."""
 
-    def members(self) -> dict[str, Any]:
+    def members(self) -> dict[str, object]:
         """Return the members of its JSON, in the order in which they are sent."""
 
 
@@ -188,7 +188,7 @@ class Ready(NamedTuple):
 
     hostname: str
 
-    def members(self) -> dict[str, Any]:
+    def members(self) -> dict[str, object]:
         """Return the members of its JSON."""
         return {"hostname": self.hostname}
 
@@ -213,9 +213,9 @@ class InstanceInformation(NamedTuple):
     timeouts: Timeouts
     name: str = ""
 
-    def members(self) -> dict[str, Any]:
+    def members(self) -> dict[str, object]:
         """Return the members of its JSON: all values are strings."""
-        members = {
+        members: dict[str, object] = {
             "hostname": self.hostname,
             "uuid": self.uuid,
             "reporting": Switch.of(self.reporting),
@@ -246,7 +246,7 @@ class Loss(NamedTuple):
     hostname: str
     uuid: str
 
-    def members(self) -> dict[str, Any]:
+    def members(self) -> dict[str, object]:
         """Return the members of its JSON."""
         return self._asdict()
 
@@ -269,7 +269,7 @@ class VoteAnswer(NamedTuple):
     vote: str
     reason: str
 
-    def members(self) -> dict[str, Any]:
+    def members(self) -> dict[str, object]:
         """Return the members of its JSON."""
         return {
             "hostname": self.hostname,
@@ -299,7 +299,7 @@ class InstanceState(NamedTuple):
     uuid: str
     reporting: bool
 
-    def members(self) -> dict[str, Any]:
+    def members(self) -> dict[str, object]:
         """Return the members of its JSON."""
         return {
             "uuid": self.uuid,
@@ -324,7 +324,7 @@ class HostState(NamedTuple):
     uuid: str
     reporting: bool
 
-    def members(self) -> dict[str, Any]:
+    def members(self) -> dict[str, object]:
         """Return the members of its JSON."""
         return {"uuid": self.uuid, "heartbeat": Switch.of(self.reporting)}
 
@@ -337,7 +337,7 @@ class HostState(NamedTuple):
 class Query(NamedTuple):
     """QRY_INST: tell how each instance is."""
 
-    def members(self) -> dict[str, Any]:
+    def members(self) -> dict[str, object]:
         """Return no members."""
         return {}
 
@@ -348,7 +348,7 @@ class Ask(NamedTuple):
     uuid: str
     event: Event
 
-    def members(self) -> dict[str, Any]:
+    def members(self) -> dict[str, object]:
         """Return the members of its JSON."""
         return self._asdict()
 
@@ -366,7 +366,7 @@ class HostEntry(NamedTuple):
     ip: str | None
     personality: str
 
-    def members(self) -> dict[str, Any]:
+    def members(self) -> dict[str, object]:
         """Return the members of its JSON."""
         return self._asdict()
 

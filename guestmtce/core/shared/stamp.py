@@ -8,7 +8,7 @@ read members by name and ignore LOOPBACK, so none of this changes anything for t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Union
+from typing import NamedTuple, Union
 
 from guestmtce.core.shared.errors import ProtocolError
 from guestmtce.core.shared.mtc_message import MtcMessage
@@ -37,11 +37,11 @@ class Stamp(NamedTuple):
     re: int | None = None
     of: int | None = None
 
-    def members(self) -> dict[str, Any]:
+    def members(self) -> dict[str, object]:
         """Return the members that are added to the message's own."""
-        given = {"epoch": self.epoch, "seq": self.seq, "re": self.re, "of": self.of}
-        members: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        return {**members, "id": self.id} if self.id else members
+        own = self.id or None
+        given = {"epoch": self.epoch, "seq": self.seq, "re": self.re, "of": self.of, "id": own}
+        return {key: value for key, value in given.items() if value is not None}
 
     @classmethod
     def of_message(cls, message: MtcMessage) -> Stamp | None:
@@ -66,7 +66,7 @@ class Probe(NamedTuple):
 
     epoch: int
 
-    def members(self) -> dict[str, Any]:
+    def members(self) -> dict[str, object]:
         """Return the members of its JSON."""
         return {"epoch": self.epoch, "seq": 0}
 
@@ -84,9 +84,9 @@ class Acknowledgement(NamedTuple):
     queued: bool = False
     version: str = ""
 
-    def members(self) -> dict[str, Any]:
+    def members(self) -> dict[str, object]:
         """Return the members of its JSON."""
-        members: dict[str, Any] = {"epoch": self.epoch, "of": self.of, "ack": self.ack}
+        members: dict[str, object] = {"epoch": self.epoch, "of": self.of, "ack": self.ack}
         if self.queued:
             members["queued"] = True
         return {**members, "version": self.version} if self.version else members
@@ -106,15 +106,15 @@ def read_loopback(message: MtcMessage) -> Loopback:
     return Acknowledgement(epoch, _epoch(members, "of"), _number(members, "ack"), queued, version)
 
 
-def _epoch(members: dict[str, Any], key: str) -> int:
+def _epoch(members: dict[str, object], key: str) -> int:
     return _integer(members, key, 1, EPOCH_LIMIT)
 
 
-def _number(members: dict[str, Any], key: str) -> int:
+def _number(members: dict[str, object], key: str) -> int:
     return _integer(members, key, 0, NUMBER_LIMIT)
 
 
-def _integer(members: dict[str, Any], key: str, least: int, limit: int) -> int:
+def _integer(members: dict[str, object], key: str, least: int, limit: int) -> int:
     value = members.get(key)
     if type(value) is not int or not least <= value < limit:
         raise ProtocolError("bad_stamp")

@@ -15,7 +15,7 @@ _compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, allow_nan=
 LOG_TEXT_LIMIT = 120
 
 
-def encode_json(value: Any) -> str:
+def encode_json(value: object) -> str:
     """Return `value` as JSON in ASCII without spaces, keys in the order given."""
     return _compact.encode(value)
 
@@ -40,7 +40,7 @@ def decode_json(text: str) -> Any:
         raise ValueError("nested too deep") from None
 
 
-def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _first_wins(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Return an object's members in their order; of a repeated key the first one counts."""
     members = dict(pairs)
     return members if len(members) == len(pairs) else {**members, **dict(reversed(pairs))}
@@ -133,7 +133,7 @@ def _is_control(char: str) -> bool:
     return char < " " or "\x7f" <= char <= "\x9f"
 
 
-def shorten_to_fit(members: dict[str, Any], key: str, limit: int) -> str:
+def shorten_to_fit(members: dict[str, object], key: str, limit: int) -> str:
     """Return `members` as JSON of at most `limit` bytes, cutting the text under `key` to fit.
 
     The cut is between characters and never inside an escape, so the result is always JSON.
