@@ -41,7 +41,12 @@ class Nowhere:
     """A port that encodes what is sent, and sends it nowhere."""
 
     def send(
-        self, _host: Host, command: Command, record: Record, _expires: float | None = None
+        self,
+        _host: Host,
+        command: Command,
+        record: Record,
+        _expires: float | None = None,
+        **_more: bool,
     ) -> None:
         """Encode only."""
         mtc_message.encode_agent_command(command, {"source": "127.0.0.1", **record.members()})

@@ -94,7 +94,7 @@ class GuestAgent:
             self.core,
             on_event=self._take_event,
             on_start=self._server_started,
-            epoch=new_epoch(outside.number_below) if settings.acknowledge else None,
+            new_epoch=partial(new_epoch, outside.number_below) if settings.acknowledge else None,
         )
         self.mtc_link = MtcLink(
             loop, settings, self.own, self._take_mtc_command, self._send_from_local
@@ -167,10 +167,16 @@ class GuestAgent:
         self._resolve()
 
     def send(
-        self, host: Host, command: Command, record: Record, expires: float | None = None
+        self,
+        host: Host,
+        command: Command,
+        record: Record,
+        expires: float | None = None,
+        *,
+        once: bool = False,
     ) -> int | None:
         """Send a command to a guestServer (a port of the core)."""
-        return self.server_link.send(host, command, record, expires)
+        return self.server_link.send(host, command, record, expires, once=once)
 
     def ask_mtc_agent(self) -> None:
         """Ask for the inventory of hosts (a port of the core)."""
@@ -229,7 +235,6 @@ class GuestAgent:
         was_active = self.core.presence.active
         self.core.note_presence(there, self._loop.time())
         if self.core.presence.active and not was_active:
-            self.server_link.flush_all()
             self.schedule = Schedule(self._loop.time())
             log.warning("the floating address %s is here again: active", floating)
         elif was_active and not self.core.presence.active:
@@ -259,8 +264,10 @@ class GuestAgent:
         return self.server_link.receiver.send(data, destination, self.own.local, on_end)
 
     def _take_event(self, host: Host, message: MtcMessage, source: str) -> None:
-        events.take_event(self.core, host, message, self._loop.time(), source)
-        self._settle()
+        try:
+            events.take_event(self.core, host, message, self._loop.time(), source)
+        finally:
+            self._settle()
 
     def _server_started(self, host: Host) -> None:
         events.server_started(self.core, host, self._loop.time())

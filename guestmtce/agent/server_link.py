@@ -33,7 +33,8 @@ class ServerLink:
 
     `on_event(host, message, source)` is called for what is believed; it may raise PeerError,
     which costs that message only. `on_start(host)` is called when another process plays a
-    host's guestServer. `epoch` numbers this process; None turns acknowledging off.
+    host's guestServer. `new_epoch()` returns a random number for what we say to a host from when
+    we learn of it; None turns acknowledging off.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class ServerLink:
         *,
         on_event: Callable[[Host, MtcMessage, str], object],
         on_start: Callable[[Host], object],
-        epoch: int | None,
+        new_epoch: Callable[[], int] | None,
     ) -> None:
         self.intake = Intake(log, "event")
         self.delivery = DeliveryStats()
@@ -55,7 +56,7 @@ class ServerLink:
         self._agent = agent
         self._on_event = on_event
         self._on_start = on_start
-        self._epoch = epoch
+        self._new_epoch = new_epoch
         self._deaf = False
         self._timers = Timers(loop)
         self.receiver = Receiver(
@@ -63,28 +64,30 @@ class ServerLink:
         )
 
     def send(
-        self, host: Host, command: Command, record: Record, expires: float | None = None
+        self,
+        host: Host,
+        command: Command,
+        record: Record,
+        expires: float | None = None,
+        *,
+        once: bool = False,
     ) -> int | None:
         """Send a command to a host's guestServer; return its number, None where it has none.
 
-        States and orders are repeated until they are acknowledged, an order until `expires`.
+        States and orders are repeated until they are acknowledged, an order until `expires`;
+        not what is to be said `once`.
         """
         role = self._role_of(host)
         number = None
         if role is None:
             self._send(host, command, record.members(), self._address_of(host))
-        elif command in TOPICS:
+        elif command in TOPICS and not once:
             uuid = "" if isinstance(record, HostState) else getattr(record, "uuid", "")
             role.put(command, uuid, record, self._loop.time(), expires=expires)
         else:
             number = role.say(command, record)
         self._flush(host)
         return number
-
-    def flush_all(self) -> None:
-        """Send what is due to every host: we are the active agent again (decision 32)."""
-        for host in self._agent.inventory.hosts.values():
-            self._flush(host)
 
     def close(self) -> None:
         """Say for the last time which orders are done, and close."""
@@ -104,9 +107,14 @@ class ServerLink:
         return host.role if host is not None else None
 
     def _role_of(self, host: Host) -> Role | None:
-        if host.role is None and self._epoch is not None:
+        """Return the host's role, made when it is talked to for the first time.
+
+        Its epoch is of its own: to the guestServer of a host that was forgotten and has come
+        back we are another process, whose numbers begin anew.
+        """
+        if host.role is None and self._new_epoch is not None:
             wake = functools.partial(self._wake, host)
-            host.role = Role(self._epoch, wake, stats=self.delivery, version=__version__)
+            host.role = Role(self._new_epoch(), wake, stats=self.delivery, version=__version__)
         return host.role
 
     def _wake(self, host: Host) -> None:
@@ -145,6 +153,7 @@ class ServerLink:
         """Send one datagram, from our local address: one that guestServers believe."""
         if address is None:
             self._cannot_send("no_address", host)
+            self._unsent(host, post)
             return
         data = mtc_message.encode_agent_command(command, {"source": self._own.source, **members})
         on_end = functools.partial(self._sent, host, command.name, post)
@@ -155,7 +164,11 @@ class ServerLink:
     def _sent(self, host: Host, name: str, post: Post | None, taken: bool) -> None:
         """The kernel took a datagram, or refused it: then it is owed, whoever is there."""
         self.intake.count_sent(name, taken)
-        if not taken and post is not None and host.role is not None:
+        if not taken:
+            self._unsent(host, post)
+
+    def _unsent(self, host: Host, post: Post | None) -> None:
+        if post is not None and host.role is not None:
             host.role.unsent(post, self._loop.time())
 
     def _address_of(self, host: Host) -> str | None:
@@ -191,7 +204,7 @@ class ServerLink:
 
     def _on_loopback(self, message: MtcMessage, source: str) -> None:
         """A probe or an acknowledgement; what an old peer says with LOOPBACK means nothing."""
-        if self._epoch is None or "epoch" not in message.members:
+        if self._new_epoch is None or "epoch" not in message.members:
             return
         self._agent.check_active()
         host = self._believe(message, source)

@@ -207,6 +207,19 @@ class AgentLink:
         role = self.role
         return role is not None and role.peer_epoch is not None and role.owed(uuid, Topic.ILLNESS)
 
+    def illness_over(self, uuid: str) -> bool:
+        """Take that a guest is well; return whether a RUNNING has to withdraw its illness.
+
+        A new agent that was told may wait with the alarm (decision 24). Where there is none, the
+        illness is void at once: the agent that comes next is not to be told of it.
+        """
+        role = self.role
+        if role is None or not role.owed(uuid, Topic.ILLNESS):
+            return False
+        if role.peer_epoch is None:
+            self.void(uuid, Topic.ILLNESS)
+        return role.peer_epoch is not None
+
     def _wake(self) -> None:
         """Flush the role in the next turn: it has something new to send."""
         if not self._timers.active("new"):

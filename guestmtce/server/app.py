@@ -86,7 +86,7 @@ class GuestServer:
         self._ignored: set[str] = set()
         self._directory = ChannelDirectory(loop, self._path(settings.channel_directory), self)
         self.link = self._make_link(outside)
-        self.worker.illness_owed = self.link.illness_owed
+        self.worker.illness_over = self.link.illness_over
         self.worker.names_told = lambda: self.link.agent_acknowledges is True
         self._telling = Telling(loop, hostname, self.link, self.channels)
         self._losses = Losses(

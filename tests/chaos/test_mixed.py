@@ -89,6 +89,19 @@ def test_upgrades_in_either_order(make, agent_first):
     assert world.agent.server_link.role("compute-0").peer_epoch == world.server.link.role.epoch
 
 
+def test_an_illness_that_is_over_is_not_told_to_the_agent_that_comes_next(make):
+    """The old agent acknowledged nothing, so the illness was owed until the guest was well."""
+    world = make(new_agent=False)
+    ill = world.uuids[0]
+    world.fall_ill(ill, 5.0)
+    world.advance(15.0)
+    world.new_agent = True
+    world.kill_agent()
+    world.advance(60.0)
+    assert [uuid for _at, uuid, _data in world.heard("alarm")] == [ill]
+    check(world)
+
+
 @pytest.mark.parametrize("new_server", [True, False])
 @pytest.mark.parametrize("to_new", [True, False])
 def test_swact_between_an_old_and_a_new_agent(make, to_new, new_server):

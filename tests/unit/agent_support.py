@@ -56,7 +56,13 @@ class RecordingPort:
         self.remembered: list[tuple[str, Entry]] = []
 
     def send(
-        self, host: Host, command: Command, record: Record, expires: float | None = None
+        self,
+        host: Host,
+        command: Command,
+        record: Record,
+        expires: float | None = None,
+        *,
+        once: bool = False,
     ) -> None:
         self.calls.append((host.hostname, command.name, *map(str, record.members().values())))
 

@@ -15,7 +15,8 @@ import pytest
 
 from guestmtce.core.shared.history import Entry, What
 from guestmtce.runtime.log import SiteLimit
-from tests.unit.agent_support import UUID
+from tests.peers.root import CONTROLLER
+from tests.unit.agent_support import HOST_0, UUID
 from tests.unit.both_ends import BothEnds
 
 GAP = 10.0
@@ -207,6 +208,36 @@ def test_an_agent_that_restarts_after_a_loss_does_not_have_it_told_again(site):
     site.advance(30)
     assert len(site.alarms("failed")) == 1
     assert site.told_status() == "disabled"
+
+
+@pytest.mark.parametrize("how", ["the host is added again", "the floating address is back"])
+def test_a_host_that_was_forgotten_is_told_all_anew(site, how):
+    """Its guestServer has gone on: what it heard before must not make the new word an old one."""
+    for _ in range(20):
+        site.enable(state="disabled")
+        site.enable()
+    assert site.ask("vote", "reboot")[0] == 200
+    site.advance(5)
+    if how == "the host is added again":
+        site.mtc_says("DEL_HOST", uuid=HOST_0, hostname="compute-0")
+    else:
+        site.away.add(CONTROLLER)
+        site.advance(20)
+        site.away.clear()
+    site.advance(5)
+    site.add_host()
+    assert site.host_command("enable") == 200
+    assert site.create() == 200
+    assert site.enable()[0] == 200
+    site.advance(5)
+    site.forget()
+    assert site.ask("vote", "stop")[1]["timeout"] != "0"
+    site.advance(1)
+    assert [answer["action"] for answer in site.answers()] == ["stop"]
+    site.enable(state="disabled")
+    site.advance(1)
+    assert not site.server.channels[UUID].instance.reports.reporting
+    assert not site.server.link.intake.dropped.keys() & {"again", "behind"}
 
 
 def test_an_illness_that_outlasts_an_outage_of_the_vim(site):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from guestmtce.core.shared import inbox
@@ -116,6 +118,20 @@ def test_what_the_kernel_refuses_for_long(rig):
         assert refuse_all(rig) == [1]
         rig.now += UNSENT_SECS
     assert messages(rig, 30) == [(10.0, 1)]
+
+
+def test_what_the_kernel_refuses_of_many_for_long(rig):
+    """One burst looks whether the way is free again, and each gets its turn to."""
+    for number in range(3 * BURST):
+        rig.put(uuid=str(number))
+    refuse_all(rig)
+    tried = []
+    for _ in range(3):
+        rig.now += UNSENT_SECS
+        tried += refuse_all(rig)
+        rig.now += BURST_SECS
+        assert refuse_all(rig) == []
+    assert tried == [*range(1, 3 * BURST + 1)]
 
 
 def test_what_the_kernel_refused_and_nobody_wants_any_more(rig):
@@ -402,6 +418,19 @@ def test_what_is_never_acknowledged(proven):
         Stamp(OURS, 2, re=4, of=1),
     ]
     assert proven.out(60) == []
+
+
+def test_a_peer_that_does_not_acknowledge_costs_no_room(rig):
+    """A loss that lasts is owed all the time, while another guest changes without end."""
+    rig.put(uuid="lost")
+    tracemalloc.start()
+    for _ in range(3000):
+        rig.put(Command.HEARTBEAT_STOPPED)
+        rig.out(1.0)
+    grown, _peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert rig.role.owed_count == 2
+    assert grown < 50_000
 
 
 def test_room_is_bounded(proven, monkeypatch):

@@ -359,15 +359,40 @@ def test_a_host_changes_its_address_and_goes(rig):
     assert rig.told("QRY_INST", "compute-1") == []
 
 
-def test_what_the_kernel_refused_an_old_server_hears_when_it_can_be_reached(rig):
+@pytest.mark.parametrize("address", [{"ip": "::1"}, {}], ids=["no route", "no address"])
+def test_what_did_not_leave_us_an_old_server_hears_when_it_can_be_reached(rig, address):
     """A vote goes out once; one that did not go out at all goes when there is a way."""
-    rig.mtc_says("ADD_HOST", uuid=HOST_0, hostname="compute-0", ip="::1", personality="worker")
+    rig.write_hosts({name: HOSTS[name] for name in ("controller", "controller-0")})
+    rig.advance(130)
+    rig.mtc_says("ADD_HOST", uuid=HOST_0, hostname="compute-0", personality="worker", **address)
+    rig.info("RUNNING")
     assert rig.ask("vote", "stop")[0] == 200
     rig.advance(1)
     assert rig.told("VOTE_INST") == []
     rig.add_host()
     rig.advance(3)
     assert [vote["event"] for vote in rig.told("VOTE_INST")] == ["stop"]
+
+
+def test_what_follows_from_an_answer_that_is_behind_follows_at_once(rig):
+    """Its reporting is wrong, whatever else it says; nothing else happens that would send it."""
+    rig.server_says("LOSS", uuid=UUID)
+    rig.forget()
+    rig.info("QRY_INST", reporting="disabled")
+    assert rig.agent.dump()["dropped"]["overtaken"] == 1
+    assert [body["state"] for body in rig.told("MOD_INST")] == ["enabled"]
+
+
+def test_what_a_server_claims_is_not_owed_to_it(rig):
+    """It is told to forget an instance that it should not have, each time that it lists it."""
+    rig.add_host("compute-1", HOST_1)
+    rig.create(UUID_2, "compute-1")
+    role = rig.agent.server_link.role("compute-0")
+    owed = role.owed_count
+    for count in (1, 2):
+        rig.info("QRY_INST", uuid=UUID_2)
+        assert len(rig.told("DEL_INST")) == count
+    assert role.owed_count == owed
 
 
 def test_strangers_are_not_believed(rig):

@@ -87,7 +87,8 @@ def test_what_is_no_loss(changes):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "{}", '{"losses":1}', '{"boot":"a3c1","losses":[3]}']
+    "content",
+    ["", "{", "[]", "{}", '{"losses":1}', '{"boot":"a3c1","losses":[3]}', "[" * 100_000, "\ufffd"],
 )
 def test_what_is_no_file_of_losses(content):
     with pytest.raises(ValueError, match=r"."):

@@ -46,11 +46,18 @@ class Port(Protocol):
     """Where the agent's output goes."""
 
     def send(
-        self, host: Host, command: Command, record: Record, expires: float | None = None
+        self,
+        host: Host,
+        command: Command,
+        record: Record,
+        expires: float | None = None,
+        *,
+        once: bool = False,
     ) -> int | None:
         """Send a command to a host's guestServer; the link adds `source` and delivers it.
 
-        `expires` is when nobody wants to hear it any more. Returns its number, if it has one.
+        `expires` is when nobody wants to hear it any more; with `once` it is not repeated, as
+        what caused it will. Returns its number, if it has one.
         """
 
     def ask_mtc_agent(self) -> object:
@@ -191,9 +198,9 @@ class Agent:
         """Send ADD_INST or MOD_INST with the instance's reporting."""
         self.port.send(instance.host, command, InstanceState(instance.uuid, instance.reporting))
 
-    def send_delete(self, host: Host, uuid: str) -> None:
-        """Send DEL_INST: the instance is not, or no longer, on that host."""
-        self.port.send(host, Command.DEL_INST, InstanceState(uuid, False))
+    def send_delete(self, host: Host, uuid: str, *, once: bool = False) -> None:
+        """Send DEL_INST: the instance is not, or no longer, on that host; `once` as `Port.send`."""
+        self.port.send(host, Command.DEL_INST, InstanceState(uuid, False), once=once)
 
     def send_later(self, command: Command, instance: Instance) -> None:
         """Queue `command` for the next burst. The reporting is read when it is sent, not now."""

@@ -324,7 +324,8 @@ def _on_answer(agent: Agent, heard: Heard, now: float) -> None:
         # After a restart of ours: the VIM may yet say that the instance is right there.
         raise Unneeded("unknown_instance")
     if instance is None or instance.host is not host:
-        agent.send_delete(host, info.uuid)
+        # A next answer causes the next one: what a guestServer invents must not be owed to it.
+        agent.send_delete(host, info.uuid, once=True)
         return
     instance.seen = True
     instance.name = info.name or instance.name

@@ -65,8 +65,7 @@ class Reports:
 
     def running(self) -> None:
         """The guest heartbeats: RUNNING if that, or the terms, are news to guestAgent."""
-        # RUNNING withdraws an illness that was told and not acted upon yet (decision 24).
-        recovered = self._worker.illness_owed(self.uuid)
+        recovered = self._worker.illness_over(self.uuid)
         told, terms = self._told_terms, self.terms
         if told is terms and not recovered:
             return

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from guestmtce.core.server.guest_protocol import Terms
+from guestmtce.core.shared.text import decode_json
 from guestmtce.core.shared.vocabulary import CorrectiveAction, Timeouts, canonical_uuid
 
 OLDEST_SECS = 600.0
@@ -65,7 +66,7 @@ def from_text(text: str, boot_id: str, now: float) -> list[SavedLoss]:
 
     Raises ValueError if it is no such file.
     """
-    content = json.loads(text)
+    content = decode_json(text)
     if not isinstance(content, dict) or not isinstance(content.get("losses"), list):
         raise ValueError("not a file of losses")
     if content.get("boot") != boot_id:

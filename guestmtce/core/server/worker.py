@@ -42,10 +42,10 @@ class Worker:
     `clock` returns monotonic seconds and `random_number` 0 … 2**31 - 1 from a cryptographic
     source: both are passed in, the core has neither. `wall` returns seconds since 1970, for
     what people read; `on_entry(uuid, entry)` hears what each instance remembers. `reporting` is
-    host-level reporting, on until guestAgent says otherwise (decision 2). `illness_owed` says
-    whether an illness of that instance was told and may still be withdrawn, `names_told` whether
-    guestAgent is told what the guests call themselves. `pace` is the queue of the guests that
-    flood.
+    host-level reporting, on until guestAgent says otherwise (decision 2). `illness_over` takes
+    that an instance is well, and returns whether a RUNNING has to withdraw its illness;
+    `names_told` says whether guestAgent is told what the guests call themselves. `pace` is the
+    queue of the guests that flood.
     """
 
     hostname: str
@@ -56,6 +56,6 @@ class Worker:
     on_entry: Callable[[str, Entry], object] = lambda _uuid, _entry: None
     reporting: bool = True
     stats: Stats = field(default_factory=Stats)
-    illness_owed: Callable[[str], bool] = lambda _uuid: False
+    illness_over: Callable[[str], bool] = lambda _uuid: False
     names_told: Callable[[], bool] = lambda: False
     pace: Pace = field(default_factory=Pace)

@@ -180,7 +180,8 @@ class Role:
         """That did not leave this host: if it is owed, say it again soon, to whomever."""
         stamp = post.stamp if post.command in TOPICS else None
         if stamp is not None and self._debts.not_sent(stamp.seq):
-            if self._unsent_at is None:
+            # What goes on in a burst waits as well: the way is not free.
+            if self._unsent_at is None or self._unsent_at <= now + BURST_SECS:
                 self._unsent_at = now + UNSENT_SECS
             self._on_output()
 

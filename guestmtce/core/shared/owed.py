@@ -116,9 +116,8 @@ _NOTHING = Owed()
 class Debt:
     """A message that has been said once and is not acknowledged.
 
-    `expires` is when nobody wants to hear it any more; `queued` that the other side holds it;
-    `unsent` that it was not even said, as the kernel refused it. `said` is when it was said for
-    the first time, `heard` that it was acknowledged before.
+    `expires` is when nobody wants to hear it any more; `queued` that the other side holds it.
+    `said` is when it was said for the first time, `heard` that it was acknowledged before.
     """
 
     command: Command
@@ -132,7 +131,6 @@ class Debt:
     repeats: int = 0
     queued: bool = False
     heard: bool = False
-    unsent: bool = False
     said: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -155,7 +153,10 @@ class Debts:
         self.changes: Counter[Topic] = Counter()
         self._by_key: dict[Key, Debt] = {}
         self._by_seq: dict[int, Debt] = {}
+        # Some of these are out of date: what counts is when its debt says that it is due.
         self._due: list[tuple[float, int]] = []
+        # What the kernel refused to send, by number, what it refused first at first.
+        self._unsent: dict[int, Debt] = {}
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -182,13 +183,14 @@ class Debts:
         self.changes[debt.key[1]] += 1
         self._by_key[debt.key] = debt
         self._by_seq[debt.seq] = debt
-        heapq.heappush(self._due, (debt.due, debt.seq))
+        self._schedule(debt, debt.due)
 
     def drop(self, key: Key, why: Voided | None) -> None:
         """Owe it no longer: `why` not, None if it was acknowledged for good."""
         debt = self._by_key.pop(key, None)
         if debt is not None:
             del self._by_seq[debt.seq]
+            self._unsent.pop(debt.seq, None)
             self.changes[debt.key[1]] += 1
             if why is not None and debt.is_order:
                 self._stats.voided[why.value] += 1
@@ -196,7 +198,7 @@ class Debts:
     def drop_states(self) -> None:
         """Keep the orders, and what was not even said."""
         for debt in list(self._by_key.values()):
-            if not debt.is_order and not debt.unsent:
+            if not debt.is_order and debt.seq not in self._unsent:
                 self.drop(debt.key, None)
 
     def acknowledged(self, seq: int, now: float, *, queued: bool) -> Debt | None:
@@ -227,15 +229,18 @@ class Debts:
         """Message `seq` did not leave this host; return whether it is owed still."""
         debt = self._by_seq.get(seq)
         if debt is not None:
-            debt.unsent = True
+            self._unsent[seq] = debt
         return debt is not None
 
     def take_unsent(self, now: float, count: int) -> list[Debt]:
         """Return at most `count` that did not leave this host, to say them now, oldest first."""
-        self.purge(now)
-        found = [debt for debt in self.entries() if debt.unsent][:count]
-        for debt in found:
-            debt.unsent = False
+        found: list[Debt] = []
+        while self._unsent and len(found) < count:
+            debt = self._unsent.pop(next(iter(self._unsent)))
+            if debt.expires is not None and debt.expires <= now:
+                self.drop(debt.key, Voided.EXPIRED)
+            else:
+                found.append(debt)
         return found
 
     def all_due(self, now: float, *, other_life: bool) -> None:

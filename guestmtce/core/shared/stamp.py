@@ -20,7 +20,7 @@ VERSION_LIMIT = 32
 
 
 def new_epoch(number_below: Callable[[int], int]) -> int:
-    """Return an epoch for a process that starts, by a source of random numbers."""
+    """Return an epoch for what begins to talk, by a source of random numbers."""
     return 1 + number_below(EPOCH_LIMIT - 1)
 
 
