@@ -167,7 +167,8 @@ def missing(own: OwnAddresses, servers: Receiver, mtc_agent: Receiver) -> list[s
             remedy = f"add {host} to {HOSTS_PATH}, or set [agent] {key}"
             found.append(f"our {name} address is not known: {remedy}")
         elif address not in servers.addresses:
-            found.append(f"our {name} address {address} is not there")
+            remedy = f"set its interface up, or correct {HOSTS_PATH} or [agent] {key}"
+            found.append(f"our {name} address {address} is not on this host: {remedy}")
     if not found and not mtc_agent.complete:
-        found.append(f"not receiving mtcAgent's commands on {own.floating}")
+        found.append(f"not receiving mtcAgent's commands on {own.floating}: the log says why")
     return found

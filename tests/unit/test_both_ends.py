@@ -435,3 +435,34 @@ def test_whatever_a_guest_has_logged_its_loss_is_in_both_logs(site, logs):
     assert any("HEARTBEAT_LOSS (no answer for" in text for text in server)
     assert any(f"{UUID} on compute-0: told the VIM: alarm failed" in text for text in agent)
     assert len(server) + len(agent) < 400
+
+
+# A guestServer that ends
+
+
+def test_a_guest_that_hangs_as_guestserver_ends(site):
+    """Told `disabled` and never `failed`: the next guestServer cannot tell it from an exit.
+
+    What is not promised (datagrams.md, "Bounds, and what is not promised"): an alarm would reboot
+    the VM of the next test too, which is well.
+    """
+    site.guest.hang()
+    site.restart_server()
+    site.advance(70)
+    assert site.told_status() == "disabled"
+    assert site.alarms("failed") == []
+    site.guest.recover()
+    site.advance(10)
+    assert site.told_status() == "enabled"
+
+
+def test_a_client_that_ends_while_guestserver_is_away(site):
+    """Nobody heard its `exit`; the VM is well."""
+    site.server.stop(lambda: None)
+    site.loop.settle()
+    site.guest.client.stop("done")
+    site.guest.hang()
+    site.restart_server()
+    site.advance(70)
+    assert site.told_status() == "disabled"
+    assert site.alarms("failed") == []

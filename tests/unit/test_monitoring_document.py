@@ -81,6 +81,12 @@ def test_the_kinds_of_problems(daemon: str) -> None:
     assert kinds == sorted(row[0] for row in table("kinds") if row[1] in (daemon, "both"))
 
 
+def test_each_kind_of_problem_has_its_entry_in_troubleshooting() -> None:
+    """That the entry is there, `test_documents.py` sees: it follows every link."""
+    for kind, _of, _what, then in table("kinds"):
+        assert "](troubleshooting.md#" in then, kind
+
+
 @pytest.mark.parametrize("daemon", DAEMONS)
 def test_series_are_there_before_anything_is_counted(daemon: str) -> None:
     """A rate has to have seen the 0."""
