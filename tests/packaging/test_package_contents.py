@@ -144,6 +144,18 @@ def test_rpm_files(rpms: Mapping[str, Path], name: str) -> None:
     assert name != "mtce-guest-common" or "/etc/mtc/tmp" in directories
 
 
+def test_documentation_is_for_reading(rpms: Mapping[str, Path], debs: Mapping[str, Path]) -> None:
+    """docs/ of the sources also has the programs that make the manual pages."""
+    packed = rpm_query(rpms["mtce-guest-common"], "[%{FILENAMES}\n]")
+    members = [
+        f"/{each.name.removeprefix('./')}" for each in deb_members(debs["mtce-guest-common"])
+    ]
+    for paths in (packed, members):
+        documents = [path for path in paths if is_documentation(path)]
+        assert [path for path in documents if "/docs/troubleshooting.md" in path]
+        assert not [path for path in documents if ".py" in path]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_rpm_configuration_is_not_replaced(rpms: Mapping[str, Path], name: str) -> None:
     """`/etc/mtc/guestServer.ini` (config(noreplace))."""
