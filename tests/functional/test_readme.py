@@ -84,7 +84,7 @@ def run(command: str, playground: str) -> str:
 
 def test_each_command_prints_what_the_readme_says(playground: str) -> None:
     """One after the other, as a reader does. A story may take a moment to be told."""
-    assert len(STEPS) >= 6
+    assert len(STEPS) >= 5
     for command, output in STEPS:
         prepare = stories if "why" in command else alike
         wanted = prepare(output)
