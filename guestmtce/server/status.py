@@ -49,8 +49,8 @@ def floods(channels: Iterable[Channel]) -> list[str]:
     """Return a sentence for each guest that floods its channel, and one for what is left out."""
     flooding = [channel for channel in channels if channel.instance.flooding]
     found = [
-        f"{channel.who} floods its channel, and is read in part only; its client is broken or "
-        "hostile: tell the VM's owner"
+        f"{channel.who} floods its channel and is read in part only, so a hang of it may go "
+        "unnoticed: tell the VM's owner to find what writes to its heartbeat port, and stop it"
         for channel in flooding[:_SHOWN_FLOODS]
     ]
     if flooding[_SHOWN_FLOODS:]:

@@ -7,6 +7,7 @@ import pytest
 from guestmtce.core.server.flow import Flow, Pace
 from guestmtce.core.server.heartbeat import HeartbeatState
 from guestmtce.core.server.machine import TimerName
+from guestmtce.core.shared.condition import Condition
 from tests.unit.core_support import Rig, action_response, answer, as_line, init, leaving, message
 
 
@@ -175,6 +176,60 @@ def test_ten_seconds_of_flood_in_a_row_are_a_problem(guest):
     assert not guest.instance.flooding
     flood(guest, 9)
     assert not guest.instance.flooding, "not in a row"
+
+
+def bursts(guest: Rig, seconds: float, gap: float) -> None:
+    """Something in the guest writes a few lines at once, and again, but within its share."""
+    for _ in range(round(seconds / gap)):
+        guest.instance.received(b"x\n" * 20)
+        guest.advance(gap)
+
+
+def test_what_was_read_long_ago_excuses_no_silence(guest):
+    """A client that hangs beside a program that writes now and then is lost like any other."""
+    guest.say(init())
+    guest.answer()
+    guest.advance(0.4)
+    bursts(guest, 3, gap=1.0)
+    assert guest.stats.losses == 1
+    assert not guest.instance.flooding
+
+
+def test_a_silence_that_cannot_be_judged_for_ten_seconds_is_a_problem(guest):
+    """However little it says: while its answer may be unread, nobody would notice that it hangs."""
+    guest.say(init())
+    guest.answer()
+    guest.port.notes.clear()
+    bursts(guest, 11, gap=0.1)
+    assert guest.stats.misses == 0
+    assert not guest.instance.flooding
+    bursts(guest, 60, gap=0.1)
+    assert guest.stats.misses == 0
+    assert guest.instance.flooding
+    assert guest.instance.condition() is Condition.FLOODING
+    assert "unnoticed" in guest.instance.diagnosis().detail
+    assert "not lost" in list(guest.instance.memory.history)[-1].detail
+    (line,) = [line for line in guest.port.notes if "not lost" in line]
+    assert "10 s" in line
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda guest: guest.answer(),
+        lambda guest: guest.say(init()),
+        lambda guest: guest.advance(2.5),
+        lambda guest: guest.instance.disconnected(),
+    ],
+    ids=["answer", "init", "misses", "disconnected"],
+)
+def test_it_is_one_no_longer_when_the_silence_is_judged(guest, end):
+    guest.say(init())
+    guest.answer()
+    bursts(guest, 30, gap=0.1)
+    assert guest.instance.flooding
+    end(guest)
+    assert not guest.instance.flooding
 
 
 def test_those_that_flood_queue_up():

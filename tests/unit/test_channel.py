@@ -301,8 +301,9 @@ def test_a_flood_slows_nobody_else(server):
     assert server.app.worker.stats.misses == 0
 
 
-def test_a_guest_that_floods_costs_few_wake_ups_and_is_a_problem(server):
+def test_a_guest_that_floods_costs_few_wake_ups_and_is_a_problem(server, caplog):
     """Nothing that a guest sends may slow the daemon; ten seconds of it are in the status."""
+    caplog.set_level("INFO")
     flooder = server.beating()
     flooder.answers = False
     before = server.loop.turns
@@ -315,6 +316,8 @@ def test_a_guest_that_floods_costs_few_wake_ups_and_is_a_problem(server):
     (problem,) = sentences(server.app.problems())
     assert UUID in problem
     assert "flood" in problem
+    assert "heartbeat port" in problem, "what to do"
+    assert levels(caplog, "too much") == ["INFO", "INFO"], "so much of it, and no answer found"
     server.loop.advance(600)
     assert sentences(server.app.problems()) == []
 

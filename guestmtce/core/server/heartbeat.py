@@ -27,7 +27,13 @@ from guestmtce.core.server.guest_protocol import ChallengeResponse, Exit, Init, 
 from guestmtce.core.server.machine import Handler, Machine, Port, Row, Symbol, TimerName, belong
 from guestmtce.core.server.memory import LATE, UNEXPECTED, WRONG, Memory
 from guestmtce.core.server.reports import Reports
-from guestmtce.core.server.silence import PAUSED_GRACE_SECS, ExpectedSilence, grace_secs
+from guestmtce.core.server.silence import (
+    PAUSED_GRACE_SECS,
+    UNJUDGED_SECS,
+    ChosenSilence,
+    ExpectedSilence,
+    grace_secs,
+)
 from guestmtce.core.server.worker import Worker
 from guestmtce.core.shared.history import What
 from guestmtce.core.shared.text import printable
@@ -77,7 +83,7 @@ class Heartbeat(Machine[HeartbeatState]):
     `failures` all losses. `silence`: after pause and suspend the guest's silence is no fault.
     `ill` says that its last answer was unhealthy, and `reason` what the guest gave as the
     reason, of that or of its exit; `heard_at` is when it last answered, or said init (seconds
-    of the worker's clock, -inf: never). `unread_until` is until when we chose not to read it.
+    of the worker's clock, -inf: never). `unread` is what we chose not to read of it.
     `memory` is for people: nothing here depends on it.
     """
 
@@ -93,7 +99,7 @@ class Heartbeat(Machine[HeartbeatState]):
         "reason",
         "reports",
         "silence",
-        "unread_until",
+        "unread",
         "writer",
     )
 
@@ -113,7 +119,7 @@ class Heartbeat(Machine[HeartbeatState]):
         self.ill = False
         self.reason = ""
         self.heard_at = float("-inf")
-        self.unread_until = float("-inf")
+        self.unread = ChosenSilence()
 
     @property
     def heartbeating(self) -> bool:
@@ -135,7 +141,7 @@ class Heartbeat(Machine[HeartbeatState]):
             return Input.STALLED
         if self.state is not HeartbeatState.WAITING_RESPONSE:
             return Input.INTERVAL_OVER
-        if self.unread_until > self._challenge_sent_at:
+        if self.unread.may_hide_answer(self.worker.clock()):
             return Input.UNREAD
         if not self.reports.reporting:
             return Input.UNREPORTED_SILENCE
@@ -186,6 +192,7 @@ class Heartbeat(Machine[HeartbeatState]):
         self.initialized = True
         self.misses = 0
         self.heard_at = self.worker.clock()
+        self.unread.judged()
         self._forget_alarms()
         self.writer.invocation_id = init.invocation_id
         name = terms.name or "no name"
@@ -201,6 +208,7 @@ class Heartbeat(Machine[HeartbeatState]):
         now = self.worker.clock()
         self.heard_at = now
         self.misses = 0
+        self.unread.judged()
         if self.silence.expected:
             self.silence.answered(now)
 
@@ -251,6 +259,10 @@ class Heartbeat(Machine[HeartbeatState]):
     def _excuse(self, _argument: object) -> None:
         """We chose not to read all that the guest said: its answer may be in what is left."""
         self.silence.unanswered()
+        if self.unread.excuse(self.worker.clock()):
+            silent = f"says too much to be heard: no answer was found for {UNJUDGED_SECS:.0f} s"
+            self.memory.add(What.REFUSED, f"{silent}; it is not lost while that goes on")
+            self.port.note("%s; it is not lost while that goes on", silent, why=True)
         self._challenge()
 
     def _miss(self, _argument: object) -> None:
@@ -265,6 +277,7 @@ class Heartbeat(Machine[HeartbeatState]):
         self.misses += 1
         self.worker.stats.misses += 1
         self.silence.unanswered()
+        self.unread.judged()
 
     def _lose(self, _argument: object) -> None:
         """Loss: STOPPED if it was heartbeating (decision 14), then LOSS if both levels report."""
@@ -296,6 +309,7 @@ class Heartbeat(Machine[HeartbeatState]):
 
     def _end_beats(self, why: str) -> None:
         self.silence.unanswered()
+        self.unread.judged()
         self._forget_alarms()
         if self.heartbeating:
             self.port.cancel_timer(TimerName.GRACE)

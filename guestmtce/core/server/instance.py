@@ -12,7 +12,7 @@ from typing import Any
 
 from guestmtce.core.server import connect, guest_protocol, heartbeat, vote
 from guestmtce.core.server.connect import Connection, ConnectState
-from guestmtce.core.server.flow import MESSAGES_AT_ONCE, Flow
+from guestmtce.core.server.flow import FLOODING_SECS, MESSAGES_AT_ONCE, Flow
 from guestmtce.core.server.guest_protocol import (
     ActionResponse,
     ChallengeResponse,
@@ -86,8 +86,8 @@ class Instance:
 
     @property
     def flooding(self) -> bool:
-        """True for a guest that is over its share for FLOODING_SECS in a row."""
-        return self._flow.is_flooding(self._worker.clock())
+        """True for a guest that says too much, for 10 s in a row: its silence may be no silence."""
+        return self.heartbeat.unread.is_unjudged or self._flow.is_flooding(self._worker.clock())
 
     def received(self, data: bytes) -> None:
         """Bytes came from the guest, split anywhere; what is too much at once is handled later."""
@@ -125,7 +125,9 @@ class Instance:
             self._refuse(ProtocolError("rate"), b"")
             if self._flow.seconds_over == 1:
                 self.memory.add(What.REFUSED, "more than its share of a second")
-        self.heartbeat.unread_until = now + wait
+            elif self._flow.seconds_over == FLOODING_SECS:
+                self._port.note("says too much, for %d s in a row", FLOODING_SECS, why=True)
+        self.heartbeat.unread.until = now + wait
         self._port.read(False)
         self._port.start_timer(TimerName.READ, wait)
         return False
@@ -259,7 +261,7 @@ class Instance:
         if beat.ill:
             return Condition.ILL, printable(beat.reason)
         if self.flooding:
-            return Condition.FLOODING, "read in part only"
+            return Condition.FLOODING, "read in part only, a hang may go unnoticed"
         if beat.misses:
             return Condition.SILENT, f"{beat.misses} unanswered"
         return (Condition.OK if beat.heartbeating else Condition.BOOTING), ""
