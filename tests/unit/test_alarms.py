@@ -10,6 +10,7 @@ from tests.unit.core_support import (
     LOSS,
     RUNNING,
     STOPPED,
+    UUID,
     Rig,
     action_response,
     init,
@@ -62,6 +63,48 @@ def test_a_guest_that_is_well_again_by_then_is_not_ill():
     said(rig, REBOOT, WELL, REBOOT, WELL, *[WELL] * 20)
     assert alarms(rig) == [(1, ILLHEALTH, "reboot")]
     assert rig.left(TimerName.ALARM) is None
+
+
+def test_one_that_is_held_is_not_told_when_its_host_does_not_report_by_then():
+    """Reporting may go off while an alarm waits: what is told counts at both levels."""
+    rig = Rig().beat()
+    said(rig, REBOOT, WELL, REBOOT)
+    rig.worker.reporting = False
+    said(rig, *[ILL] * 20)
+    assert alarms(rig) == [(1, ILLHEALTH, "reboot")]
+
+
+def test_a_loss_that_was_not_told_uses_up_no_share():
+    """At most one in 10 s is told: one of which nobody heard is none."""
+    rig = Rig(host=False).beat()
+    rig.advance(3)
+    assert rig.stats.losses == 1
+    rig.worker.reporting = True
+    rig.say(init())
+    rig.advance(2)
+    assert alarms(rig) == [(5, LOSS, None)]
+
+
+def test_a_timer_that_rings_too_early_loses_no_alarm():
+    """Sums of floats may fall short of the 10 s by a hair."""
+    rig = Rig().beat()
+    said(rig, REBOOT, WELL, REBOOT)
+    rig.instance.timer_rang(TimerName.ALARM)
+    said(rig, *[ILL] * 20)
+    assert alarms(rig) == [(1, ILLHEALTH, "reboot"), (11, ILLHEALTH, "reboot")]
+
+
+def test_a_guest_that_is_well_says_so_while_its_illness_is_owed():
+    """RUNNING withdraws at guestAgent what it holds for the VIM, though no term has changed."""
+    rig = Rig().beat()
+    said(rig, REBOOT)
+    rig.out()
+    rig.worker.illness_owed = lambda uuid: uuid == UUID
+    said(rig, WELL)
+    assert RUNNING in rig.out()
+    rig.worker.illness_owed = lambda _uuid: False
+    said(rig, WELL)
+    assert RUNNING not in rig.out()
 
 
 def test_the_latest_order_is_the_one_that_is_kept():

@@ -8,6 +8,7 @@ from guestmtce.core.server.flow import Flow, Pace
 from guestmtce.core.server.heartbeat import HeartbeatState
 from guestmtce.core.server.machine import TimerName
 from guestmtce.core.shared.condition import Condition
+from guestmtce.core.shared.history import What
 from tests.unit.core_support import Rig, action_response, answer, as_line, init, leaving, message
 
 
@@ -259,6 +260,22 @@ def test_ten_seconds_in_the_queue_are_a_flood_too():
         flow.begin(now)
         now += flow.take(now + 0.001, 32, 0, 4096)
     assert flow.is_flooding(now)
+
+
+def test_a_flood_is_one_entry_of_the_history(guest):
+    """What it says must not push out what answers why."""
+    flood(guest, 9)
+    kinds = [entry.what for entry in guest.instance.memory.history]
+    assert kinds.count(What.REFUSED) == 1
+
+
+def test_a_flood_that_ends_its_channel_leaves_nothing_behind(guest):
+    """The guest's answer to `suspend` closes it: no time of waiting runs on."""
+    guest.notify("suspend")
+    answered = as_line(action_response("suspend", "irrevocable", "complete"))
+    guest.instance.received(b"x\n" * 10 + answered)
+    assert not guest.instance.connection.connected
+    guest.check()
 
 
 def test_what_was_read_of_a_flood_ends_with_its_channel(guest):

@@ -235,6 +235,21 @@ def test_a_stall_starts_the_sixty_seconds_again():
     assert rig.instance.heartbeat.silence.expected
 
 
+def test_a_flood_starts_the_sixty_seconds_again():
+    """60 s of answered challenges: one that is excused was not answered."""
+    rig = paused()
+    rig.say(init())
+    rig.answer()
+    rig.beats(40)
+    rig.instance.received(b"x\n" * 2048)
+    rig.advance(1)
+    rig.beats(40)
+    assert rig.stats.misses == 0
+    assert rig.instance.heartbeat.silence.expected
+    rig.beats(30)
+    assert not rig.instance.heartbeat.silence.expected
+
+
 def test_suspend_expects_silence_too():
     """After an irrevocable `pause` or `suspend`: misses end in STOPPED, never LOSS."""
     rig = paused("suspend")

@@ -19,6 +19,7 @@ def whats(rig) -> list[What]:
 
 def condition(rig) -> tuple[str, str]:
     diagnosis = rig.instance.diagnosis()
+    assert rig.instance.condition() is diagnosis.condition, "metrics count what a table shows"
     return diagnosis.condition.value, diagnosis.detail
 
 
@@ -238,6 +239,7 @@ def test_a_pause_is_held_and_comes_back():
     rig.say(action_response("pause", "irrevocable", "complete"))
     assert condition(rig) == ("held", "")
     rig.notify("unpause")
+    assert condition(rig) == ("held", ""), "it has yet to say init"
     rig.beat()
     assert condition(rig) == ("ok", "")
 

@@ -453,6 +453,17 @@ def test_wrong_and_late_answers_do_not_release_it():
     assert rig.out() == [RUNNING, "action_notify"]
 
 
+def test_an_answer_before_its_init_does_not_release_it():
+    """A guest that comes back first answers what it was asked before: nobody listens there yet."""
+    rig = Rig().beat()
+    rig.advance(5)
+    rig.notify("resume")
+    rig.out()
+    rig.answer()
+    assert rig.out() == []
+    assert rig.instance.vote.state is VoteState.HELD
+
+
 def test_a_heartbeating_guest_is_told_at_once(beating):
     """Held only if not heartbeating or not connected."""
     beating.notify("live_migrate_end")

@@ -32,7 +32,11 @@ class Alarm(NamedTuple):
 
 
 class Alarms:
-    """The alarms of one instance; `tell` is called for each that guestAgent shall hear of."""
+    """The alarms of one instance; `tell` is called for each that guestAgent shall hear of.
+
+    One is held at most: a loss withdraws an illness, and who is lost can be ill only after an
+    init, which withdraws the loss.
+    """
 
     __slots__ = ("_gap", "_held", "_port", "_tell", "_worker")
 
@@ -41,34 +45,36 @@ class Alarms:
         self._port = port
         self._tell = tell
         self._gap = Gap(GAP_SECS)
-        self._held: dict[Command, Alarm] = {}
+        self._held: Alarm | None = None
 
     def put(self, alarm: Alarm) -> None:
         """Tell it now, or hold it until the gap after the last one like it is over."""
         if self._gap.allows(self._worker.clock(), alarm[:2]):
             # It is newer than what is held: the guest's latest wish is the one that counts.
-            self.withdraw(alarm.command)
+            self.withdraw()
             self._tell(alarm)
         else:
-            self._held[alarm.command] = alarm
-            self._start_timer()
+            self._hold(alarm)
             self._port.note("%s again: told in 10 s if it is still so", alarm.command.name)
 
-    def withdraw(self, command: Command) -> None:
-        """Such an alarm is no longer true: do not tell the one that is held."""
-        if self._held.pop(command, None) is not None and not self._held:
+    def withdraw(self) -> None:
+        """The guest is neither lost nor ill any more: do not tell what is held."""
+        if self._held is not None:
+            self._held = None
             self._port.cancel_timer(TimerName.ALARM)
 
     def timer_rang(self) -> None:
         """Tell what was held long enough."""
-        now = self._worker.clock()
-        for alarm in list(self._held.values()):
-            if self._gap.allows(now, alarm[:2]):
-                del self._held[alarm.command]
-                self._tell(alarm)
-        if self._held:
-            self._start_timer()
+        alarm = self._held
+        if alarm is None:
+            return
+        if self._gap.allows(self._worker.clock(), alarm[:2]):
+            self._held = None
+            self._tell(alarm)
+        else:
+            self._hold(alarm)
 
-    def _start_timer(self) -> None:
-        due = min(self._gap.over_at(alarm[:2]) for alarm in self._held.values())
+    def _hold(self, alarm: Alarm) -> None:
+        self._held = alarm
+        due = self._gap.over_at(alarm[:2])
         self._port.start_timer(TimerName.ALARM, max(0.0, due - self._worker.clock()))

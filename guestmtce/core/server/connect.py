@@ -97,7 +97,7 @@ class Connection(Machine[ConnectState]):
         self.unhandled: deque[bytes | None] = deque()
         self._heartbeat = heartbeat
         self._closed_at = float("-inf")
-        # When this connection was opened, or last brought a valid message.
+        # When a valid message came last.
         self._heard_at = float("-inf")
         self._serves = False
 
@@ -149,7 +149,6 @@ class Connection(Machine[ConnectState]):
 
     def _open(self, _argument: object) -> None:
         self.framer = Framer()
-        self._heard_at = self.worker.clock()
         self._serves = False
         self._heartbeat.memory.add(What.CONNECTED)
         self.port.start_timer(TimerName.IDLE, IDLE_SECS)

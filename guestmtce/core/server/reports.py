@@ -95,8 +95,7 @@ class Reports:
 
     def withdraw_alarms(self) -> None:
         """Neither a loss nor an illness is true now: what was held is not told."""
-        self.alarms.withdraw(Command.HEARTBEAT_ILLHEALTH)
-        self.alarms.withdraw(Command.HEARTBEAT_LOSS)
+        self.alarms.withdraw()
 
     def fate_of_a_loss(self) -> str:
         """Return whether a loss is reported, for people."""
