@@ -341,6 +341,23 @@ def test_a_deleted_instances_file_is_ignored_until_a_new_one(server):
     assert server.agent.take()[-1].body["reporting"] == "disabled"
 
 
+@pytest.mark.parametrize("end", ["a new file", "the file goes", "ADD_INST"])
+def test_what_ends_that_a_file_is_passed_over_ends_it_for_good(server, end):
+    """Decision 11: from then on a scan finds it like any other, as after an overflow."""
+    server.start()
+    guest = server.beating()
+    server.agent.delete()
+    assert server.app.summary()["ignored"] == [UUID]
+    if end == "a new file":
+        guest.listen()
+    elif end == "the file goes":
+        guest.stop(unlink=True)
+    else:
+        server.agent.provision()
+    server.loop.advance(1)
+    assert server.app.summary()["ignored"] == []
+
+
 def test_a_deleted_instance_stays_so_when_one_of_its_files_goes(server):
     """Decision 11: the other file is an old one; DEL_INST has said what it thinks of it."""
     server.start()

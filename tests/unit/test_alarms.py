@@ -99,10 +99,10 @@ def test_a_guest_that_is_well_says_so_while_its_illness_is_owed():
     rig = Rig().beat()
     said(rig, REBOOT)
     rig.out()
-    rig.worker.illness_owed = lambda uuid: uuid == UUID
+    rig.worker.illness_over = lambda uuid: uuid == UUID
     said(rig, WELL)
     assert RUNNING in rig.out()
-    rig.worker.illness_owed = lambda _uuid: False
+    rig.worker.illness_over = lambda _uuid: False
     said(rig, WELL)
     assert RUNNING not in rig.out()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,12 @@ import pytest
 from guestmtce.core.server.guest_protocol import Terms
 from guestmtce.core.server.saved_loss import SavedLoss, to_text
 from guestmtce.runtime import files
-from guestmtce.runtime.outside import seconds_since_boot
+from guestmtce.runtime.outside import OUTSIDE, Outside, seconds_since_boot
 from guestmtce.runtime.vitals import sentences
 from guestmtce.server.app import GuestServer
 from guestmtce.server.losses import LOSSES_FILE
 from tests.peers import wire
-from tests.unit.server_support import UUID, Server
+from tests.unit.server_support import UUID, Guest, Server
 
 EPOCH = 4711
 
@@ -29,16 +30,25 @@ class NewAgent:
         self._agent = server.agent
         self._agent.is_new = True
         self._seq = 0
+        self._server_epoch = 0
 
     def say(self, name: str, **body) -> None:
         self._seq += 1
         self._agent.send(name, **body, epoch=EPOCH, seq=self._seq)
 
+    def set_instance(self, name: str, state: str) -> None:
+        self.say(name, uuid=UUID, service="heartbeat", state=state)
+
     def prove(self) -> None:
         """Answer the probe that the first word of a new process brings."""
         self.say("QRY_INST")
         probe = next(each for each in self._agent.take() if each.name == "LOOPBACK")
-        self.acknowledge(probe)
+        self._server_epoch = probe.body["epoch"]
+        self.stay()
+
+    def stay(self) -> None:
+        """Be there still: what is owed to us is repeated for 15 s more."""
+        self._agent.send("LOOPBACK", epoch=EPOCH, of=self._server_epoch, ack=0)
 
     def acknowledge(self, datagram: wire.Datagram, **more) -> None:
         body = datagram.body
@@ -61,7 +71,7 @@ def lost(server):
     server.start()
     agent = NewAgent(server)
     agent.prove()
-    agent.say("ADD_INST", uuid=UUID, service="heartbeat", state="enabled")
+    agent.set_instance("ADD_INST", "enabled")
     guest = server.guest()
     assert server.loop.run_until(lambda: server.heartbeating(UUID), 5)
     guest.answers = guest.inits = False
@@ -112,20 +122,25 @@ def test_what_is_owed_is_saved_for_ourselves_alone(server, lost):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("void", ["hangs up", "deleted", "reporting off", "host off", "back"])
+def come_back(guest: Guest, _agent: NewAgent) -> None:
+    guest.answers = True
+    guest.say_init()
+
+
+VOIDS: dict[str, Callable[[Guest, NewAgent], object]] = {
+    "hangs up": lambda guest, _agent: guest.hang_up(),
+    "file goes": lambda guest, _agent: guest.path.unlink(),
+    "deleted": lambda _guest, agent: agent.set_instance("DEL_INST", "disabled"),
+    "reporting off": lambda _guest, agent: agent.set_instance("MOD_INST", "disabled"),
+    "host off": lambda _guest, agent: agent.say("MOD_HOST", uuid=UUID, heartbeat="disabled"),
+    "back": come_back,
+}
+
+
+@pytest.mark.parametrize("void", VOIDS.values(), ids=VOIDS)
 def test_a_void_loss_is_neither_told_nor_saved(server, lost, void):
     guest, agent = lost
-    if void == "hangs up":
-        guest.hang_up()
-    elif void == "deleted":
-        agent.say("DEL_INST", uuid=UUID, service="heartbeat", state="disabled")
-    elif void == "reporting off":
-        agent.say("MOD_INST", uuid=UUID, service="heartbeat", state="disabled")
-    elif void == "host off":
-        agent.say("MOD_HOST", uuid=UUID, heartbeat="disabled")
-    else:
-        guest.answers = True
-        guest.say_init()
+    void(guest, agent)
     server.loop.advance(1)
     agent.heard("LOSS")
     server.loop.advance(30)
@@ -133,29 +148,154 @@ def test_a_void_loss_is_neither_told_nor_saved(server, lost, void):
     assert saved(server) == []
 
 
-def restart(server) -> None:
-    """Another guestServer, after the one that owed a loss."""
+def restart(server: Server, agent: NewAgent, outside: Outside = OUTSIDE) -> None:
     server.app.stop(lambda: None)
-    server.app = GuestServer(server.loop, server.settings, "compute-0", str(server.root))
+    root = str(server.root)
+    server.app = GuestServer(server.loop, server.settings, "compute-0", root, outside)
     server.start()
-
-
-@pytest.mark.parametrize("recovers", [False, True])
-def test_after_a_restart_it_is_told_if_it_is_still_true(server, lost, recovers):
-    """Only when its channel has been open for 15 s without an init."""
-    guest, agent = lost
-    order = agent.heard("LOSS")[0].body["id"]
-    restart(server)
     agent.prove()
-    agent.say("ADD_INST", uuid=UUID, service="heartbeat", state="enabled")
+
+
+def test_after_a_restart_it_is_told_if_it_is_still_true(server, lost):
+    """Only when its channel has been open for 15 s without an init."""
+    _guest, agent = lost
+    order = agent.heard("LOSS")[0].body["id"]
+    restart(server, agent)
+    agent.set_instance("ADD_INST", "enabled")
     server.loop.advance(10)
     assert agent.heard("LOSS") == []
-    if recovers:
-        guest.answers = True
-        guest.say_init()
     server.loop.advance(10)
-    told = {each.body["id"] for each in agent.heard("LOSS")}
-    assert told == (set() if recovers else {order})
+    assert {each.body["id"] for each in agent.heard("LOSS")} == {order}
+
+
+@pytest.mark.parametrize("void", VOIDS.values(), ids=VOIDS)
+def test_after_a_restart_it_is_not_told_if_it_is_void_by_then(server, lost, void):
+    guest, agent = lost
+    restart(server, agent)
+    agent.set_instance("ADD_INST", "enabled")
+    server.loop.advance(10)
+    void(guest, agent)
+    server.loop.advance(1)
+    assert saved(server) == []
+    agent.say("MOD_HOST", uuid=UUID, heartbeat="enabled")
+    agent.set_instance("ADD_INST", "enabled")
+    server.loop.advance(100)
+    assert agent.heard("LOSS") == []
+
+
+def test_after_a_restart_it_waits_until_reporting_is_on(server, lost):
+    """guestAgent says that it wants to hear of it, and what it is told has the guest's action."""
+    _guest, agent = lost
+    restart(server, agent)
+    server.loop.advance(30)
+    assert agent.heard("LOSS") == []
+    agent.set_instance("ADD_INST", "enabled")
+    (state,) = agent.heard("STOPPED")
+    assert state.body["repair-action"] == "reboot"
+    server.loop.advance(1)
+    assert len(agent.heard("LOSS")) == 1
+
+
+def test_after_a_restart_it_grows_old_while_it_waits(server, lost):
+    """Owed LOSSes survive for 10 min at most: its channel may be open only after that."""
+    guest, agent = lost
+    lost_at, now = OUTSIDE.since_boot(), server.loop.time()
+    server.app.stop(lambda: None)
+    elsewhere = guest.path.rename(server.root / "elsewhere")
+    clock = OUTSIDE._replace(since_boot=lambda: lost_at + server.loop.time() - now)
+    restart(server, agent, clock)
+    agent.set_instance("ADD_INST", "enabled")
+    server.loop.advance(601)
+    assert saved(server) == []
+    elsewhere.rename(guest.path)
+    server.loop.advance(100)
+    assert server.connected()
+    assert agent.heard("LOSS") == []
+
+
+@pytest.fixture
+def beating(server):
+    """A reported guest that heartbeats, and an agent that acknowledges nothing yet."""
+    server.start()
+    agent = NewAgent(server)
+    agent.prove()
+    agent.set_instance("ADD_INST", "enabled")
+    guest = server.guest()
+    assert server.loop.run_until(lambda: server.heartbeating(UUID), 5)
+    agent.heard("")
+    return guest, agent
+
+
+def fall_ill(server: Server, guest: Guest) -> None:
+    """It says once that it is ill, and neither that it is well nor that it is gone after that."""
+    guest.answers = False
+    challenges = guest.types().count("challenge")
+    assert server.loop.run_until(lambda: guest.types().count("challenge") > challenges, 5)
+    guest.answer(guest.heard[-1]["heartbeat_challenge"], "unhealthy", "reboot")
+    server.loop.advance(0.1)
+
+
+def test_an_illness_is_not_said_again_when_it_is_history(server, beating):
+    """ILLHEALTH is void when 70 s are over."""
+    guest, agent = beating
+    guest.init = {**guest.init, "heartbeat_interval_ms": 80_000}
+    guest.say_init()
+    fall_ill(server, guest)
+    illness = agent.heard("ILLHEALTH")[-1]
+    server.loop.advance(40)
+    agent.acknowledge(illness, queued=True)
+    agent.stay()
+    server.loop.advance(11)
+    assert agent.heard("ILLHEALTH") != []
+    server.loop.advance(13)
+    agent.heard("ILLHEALTH")
+    server.loop.advance(8)
+    agent.stay()
+    server.loop.advance(12)
+    assert agent.heard("ILLHEALTH") == []
+
+
+@pytest.mark.parametrize("name", ["MOD_INST", "MOD_HOST"])
+def test_an_illness_is_void_when_reporting_goes_off(server, beating, name):
+    guest, agent = beating
+    fall_ill(server, guest)
+    if name == "MOD_INST":
+        agent.set_instance(name, "disabled")
+    else:
+        agent.say(name, uuid=UUID, heartbeat="disabled")
+    server.loop.advance(0.1)
+    agent.acknowledge(agent.heard("ILLHEALTH")[-1], queued=True)
+    server.loop.advance(30)
+    assert agent.heard("ILLHEALTH") == []
+
+
+def test_a_vote_s_answer_is_void_when_the_vim_waits_no_longer(server, beating):
+    """VOTE_NOTIFY, VOTE_INST: void when its window is over."""
+    _guest, agent = beating
+    agent.say("VOTE_INST", uuid=UUID, event="pause")
+    server.loop.advance(8.9)
+    assert agent.heard("VOTE_NOTIFY") != [], "half a second before the VIM's time"
+    server.loop.advance(0.2)
+    agent.heard("VOTE_NOTIFY")
+    agent.stay()
+    server.loop.advance(10)
+    assert agent.heard("VOTE_NOTIFY") == []
+
+
+def test_a_vote_s_answer_is_void_when_a_newer_one_is_asked(server, beating):
+    _guest, agent = beating
+    agent.say("VOTE_INST", uuid=UUID, event="pause")
+    server.loop.advance(8.6)
+    assert agent.heard("VOTE_NOTIFY") != []
+    agent.say("VOTE_INST", uuid=UUID, event="stop")
+    server.loop.advance(0.35)
+    assert agent.heard("VOTE_NOTIFY") == []
+
+
+def test_a_new_agent_is_told_in_return_what_an_instance_is(server, beating):
+    _guest, agent = beating
+    agent.set_instance("MOD_INST", "enabled")
+    assert len(agent.heard("RUNNING")) == 1
 
 
 def test_a_new_qemu_that_came_while_we_were_away_is_not_the_one_that_was_lost(server, lost):
@@ -164,9 +304,8 @@ def test_a_new_qemu_that_came_while_we_were_away_is_not_the_one_that_was_lost(se
     server.app.stop(lambda: None)
     guest.stop(unlink=True)
     guest.listen()
-    restart(server)
-    agent.prove()
-    agent.say("ADD_INST", uuid=UUID, service="heartbeat", state="enabled")
+    restart(server, agent)
+    agent.set_instance("ADD_INST", "enabled")
     agent.heard("")
     server.loop.advance(30)
     assert agent.heard("LOSS") == []
@@ -178,9 +317,8 @@ def test_what_is_deleted_before_its_channel_is_found_was_not_lost(server, lost):
     guest.stop(unlink=True)
     server.loop.advance(1)
     (server.root / LOSSES_FILE.lstrip("/")).write_text(loss_file(UUID))
-    restart(server)
-    agent.prove()
-    agent.say("DEL_INST", uuid=UUID, service="heartbeat", state="disabled")
+    restart(server, agent)
+    agent.set_instance("DEL_INST", "disabled")
     assert saved(server) == []
 
 
@@ -221,7 +359,7 @@ def test_a_file_that_cannot_be_written_is_a_problem(server):
     agent.prove()
     (server.root / LOSSES_FILE.lstrip("/")).mkdir()
     (server.root / LOSSES_FILE.lstrip("/") / "full").touch()
-    agent.say("ADD_INST", uuid=UUID, service="heartbeat", state="enabled")
+    agent.set_instance("ADD_INST", "enabled")
     guest = server.guest()
     assert server.loop.run_until(lambda: server.heartbeating(UUID), 5)
     guest.answers = guest.inits = False
