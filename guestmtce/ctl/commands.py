@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 from guestmtce.core.shared.condition import Condition
 from guestmtce.core.shared.vocabulary import canonical_uuid
 from guestmtce.ctl import details, doctor, events, hosts, instances, story, try_guest
-from guestmtce.ctl.ask import FAILED, NOT_ALLOWED, OK, Reply, complaint, exit_status, listed
+from guestmtce.ctl.ask import FAILED, NOT_ALLOWED, OK, USAGE, Reply, complaint, exit_status, listed
 from guestmtce.ctl.guest_link import Link, LinkError, guest_target
 from guestmtce.ctl.guest_wire import WRONG
 from guestmtce.ctl.screen import Screen
 from guestmtce.ctl.table import Style, cell, wrapped
 
 WATCH_SECS = 2.0
-WRONG_USAGE = 2
 Lines = Iterator[str]
 
 
@@ -279,7 +278,7 @@ def run_try_guest(context: Context) -> Shown:
     try:
         link = Link(guest_target(context.options.target))
     except LinkError as error:
-        return Shown(WRONG_USAGE, iter(()), f"guestctl: {error}\n")
+        return Shown(USAGE, iter(()), f"guestctl: {error}\n")
     rows = []
     try:
         for finding in try_guest.findings(link):

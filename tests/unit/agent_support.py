@@ -170,3 +170,10 @@ class CoreRig:
         self.deliver()
         self.sent()
         return instance
+
+
+def ready_core() -> CoreRig:
+    """Return a core with one host and one instance, as after a quiet start."""
+    rig = CoreRig()
+    rig.ready()
+    return rig

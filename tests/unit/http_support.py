@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from guestmtce.agent.http_api import HttpApi
@@ -61,6 +62,14 @@ class ApiRig(CoreRig):
 
     def close(self) -> None:
         self.loop.close()
+
+
+def ready_api() -> Iterator[ApiRig]:
+    """Yield the API of a core with one host and one instance, as after a quiet start."""
+    rig = ApiRig()
+    rig.ready()
+    yield rig
+    rig.close()
 
 
 def members_of(response: Response) -> dict[str, Any]:

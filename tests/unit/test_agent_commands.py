@@ -9,7 +9,7 @@ import pytest
 from guestmtce.core.agent.lanes import Kind
 from guestmtce.core.agent.vim_queue import Ended
 from guestmtce.core.shared.vocabulary import Command, Event
-from tests.unit.agent_support import HOST_0, HOST_1, UUID, UUID_2, CoreRig
+from tests.unit.agent_support import HOST_0, HOST_1, UUID, UUID_2, CoreRig, ready_core
 
 HOST = f"/v1/hosts/{HOST_0}"
 INSTANCE = f"/v1/instances/{UUID}"
@@ -23,11 +23,7 @@ def rig() -> CoreRig:
     return CoreRig()
 
 
-@pytest.fixture
-def ready() -> CoreRig:
-    rig = CoreRig()
-    rig.ready()
-    return rig
+ready = pytest.fixture(ready_core)
 
 
 def create(hostname: str = "compute-0", uuid: str = UUID) -> bytes:

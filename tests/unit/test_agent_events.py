@@ -27,6 +27,7 @@ from tests.unit.agent_support import (
     CoreRig,
     host_state,
     instances,
+    ready_core,
 )
 
 INSTANCE = f"/v1/instances/{UUID}"
@@ -40,11 +41,7 @@ def rig() -> CoreRig:
     return CoreRig()
 
 
-@pytest.fixture
-def ready() -> CoreRig:
-    rig = CoreRig()
-    rig.ready()
-    return rig
+ready = pytest.fixture(ready_core)
 
 
 def refused(rig: CoreRig, reason: str, command: Command, **members: object) -> None:

@@ -15,15 +15,14 @@ from guestmtce.core.shared.vocabulary import Command
 from guestmtce.runtime.vitals import sentences
 from tests.peers import wire
 from tests.unit.agent_rig import AgentRig
-from tests.unit.agent_support import HOST_0, HOST_1, UUID, CoreRig
+from tests.unit.agent_support import HOST_0, HOST_1, UUID, CoreRig, ready_core
 
 INSTANCE = f"/v1/instances/{UUID}"
 
 
 @pytest.fixture
 def ready() -> CoreRig:
-    rig = CoreRig()
-    rig.ready()
+    rig = ready_core()
     rig.port.told_why.clear()
     return rig
 

@@ -8,17 +8,13 @@ from guestmtce.core.agent import vim_answers
 from guestmtce.core.agent.lanes import Kind
 from guestmtce.core.agent.schedule import PERIOD_SECS, START_SECS, Schedule
 from guestmtce.core.shared.vocabulary import Command
-from tests.unit.agent_support import HOST_0, HOST_1, UUID, UUID_2, CoreRig
+from tests.unit.agent_support import HOST_0, HOST_1, UUID, UUID_2, CoreRig, ready_core
 
 QUERY = [("compute-0", "QRY_INST")]
 SERVICE = (UUID, Kind.SERVICE, None)
 
 
-@pytest.fixture
-def ready() -> CoreRig:
-    rig = CoreRig()
-    rig.ready()
-    return rig
+ready = pytest.fixture(ready_core)
 
 
 def audit(rig: CoreRig, answers: bool = True) -> list[tuple]:

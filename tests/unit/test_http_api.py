@@ -16,17 +16,12 @@ from guestmtce.core.agent.inventory import Host
 from guestmtce.core.agent.vim_commands import Reason
 from guestmtce.core.shared.http_framing import HttpError
 from tests.unit.agent_support import HOST_0, HOST_1, UUID
-from tests.unit.http_support import ApiRig, members_of
+from tests.unit.http_support import ApiRig, members_of, ready_api
 
 CASES = json.loads((Path(__file__).parents[1] / "data/http.json").read_text("utf-8"))["requests"]
 
 
-@pytest.fixture
-def rig():
-    rig = ApiRig()
-    rig.ready()
-    yield rig
-    rig.close()
+rig = pytest.fixture(ready_api)
 
 
 def test_a_method_that_is_not_there_is_405_and_what_is_there_is_offered(rig):

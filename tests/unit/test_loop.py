@@ -73,33 +73,33 @@ def test_an_idle_loop_does_not_wake(loop):
     assert loop.turns == 1
 
 
+class AskedSelector(selectors.DefaultSelector):
+    """Notes how long it was to wait, and does not."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def select(self, timeout=None):
+        self.asked.append(timeout)
+        return []
+
+
 def test_without_timers_it_sleeps_until_a_descriptor_is_ready():
-    asked = []
-
-    class Recorder(selectors.DefaultSelector):
-        def select(self, timeout=None):
-            asked.append(timeout)
-            return []
-
-    loop = Loop(selector=Recorder())
+    selector = AskedSelector()
+    loop = Loop(selector=selector)
     loop.run_once()
-    assert asked == [None]
+    assert selector.asked == [None]
     loop.close()
 
 
 @pytest.mark.parametrize("delay", [3e9, float("inf")])
 def test_a_timer_in_the_far_future_does_not_overflow_the_system_call(delay):
-    asked = []
-
-    class Recorder(selectors.DefaultSelector):
-        def select(self, timeout=None):
-            asked.append(timeout)
-            return []
-
-    loop = Loop(selector=Recorder())
+    selector = AskedSelector()
+    loop = Loop(selector=selector)
     timer = loop.call_later(delay, lambda: None)
     loop.run_once()
-    assert asked == [86_400.0]
+    assert selector.asked == [86_400.0]
     assert timer.active
     loop.close()
 

@@ -10,7 +10,7 @@ import pytest
 from guestmtce.agent.permission import warn_of_strangers
 from guestmtce.runtime.local_user import UNKNOWN, LocalUser, LocalUsers
 from tests.unit.agent_support import HOST_0, UUID
-from tests.unit.http_support import ApiRig, members_of
+from tests.unit.http_support import members_of, ready_api
 
 ROOT = LocalUser(0, "root")
 VIM = LocalUser(1002, "vim")
@@ -25,12 +25,7 @@ ON_HOST = {"uuid": HOST_0, "hostname": "compute-0"}
 VOTE = {"uuid": UUID, "hostname": "compute-0", "action": "pause"}
 
 
-@pytest.fixture
-def rig():
-    rig = ApiRig()
-    rig.ready()
-    yield rig
-    rig.close()
+rig = pytest.fixture(ready_api)
 
 
 @pytest.mark.parametrize(

@@ -11,88 +11,22 @@ import pytest
 from guestmtce.runtime import inotify
 from guestmtce.server.virtio import ChannelDirectory, parse_name
 from guestmtce.server.watch import SCAN_SECS
-from tests.simulation import SimulatedLoop
-
-UUID = "8d80875b-fa73-4ccb-bce3-1cd4df104401"
-OTHER = "8d80875b-fa73-4ccb-bce3-1cd4df104402"
-
-
-def cgcs(uuid: str = UUID) -> str:
-    return f"cgcs.heartbeat.{uuid}.sock"
-
-
-def wrs(uuid: str = UUID) -> str:
-    return f"wrs.heartbeat.agent.0.{uuid}.sock"
-
-
-class Listener:
-    """Notes what it is told, in order."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[str, str]] = []
-        self.present: set[str] = set()
-
-    def file_found(self, uuid: str, *, fresh: bool) -> None:
-        self.told.append(("new" if fresh else "found", uuid))
-        self.present.add(uuid)
-
-    def file_changed(self, uuid: str) -> None:
-        self.told.append(("changed", uuid))
-
-    def file_gone(self, uuid: str) -> None:
-        self.told.append(("gone", uuid))
-        self.present.discard(uuid)
-
-    def take(self) -> list[tuple[str, str]]:
-        told, self.told = self.told, []
-        return told
-
+from tests.unit.virtio_support import OTHER, UUID, Place, Watcher, cgcs, wrs
 
 OVERFLOW = inotify.FileEvent(-1, inotify.IN_Q_OVERFLOW, 0, b"")
 
 
-class Watcher(inotify.Inotify):
-    """The kernel's own, but `instead` has what the next reads return for what they would have."""
+class WatchedPlace(Place):
+    """One with the kernel's own watcher."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.instead: list[list[inotify.FileEvent]] = []
-        self.watches: dict[str, int] = {}
-
-    def add_watch(self, path: str | bytes, mask: int) -> int:
-        self.watches[os.fsdecode(path)] = wd = super().add_watch(path, mask)
-        return wd
-
-    def read(self) -> list[inotify.FileEvent]:
-        events = super().read()
-        if not self.instead:
-            return events
-        while super().read():
-            pass
-        return self.instead.pop(0)
-
-
-class Place:
-    """A channel directory in the file system, its watcher, and a loop with a clock of its own."""
-
-    def __init__(self, path) -> None:
-        self.path = path / "qemu"
-        self.path.mkdir()
-        self.loop = SimulatedLoop()
-        self.listener = Listener()
+    def __init__(self, above) -> None:
         self.watcher = Watcher()
-        self.directory = ChannelDirectory(
-            self.loop, str(self.path), self.listener, make_inotify=lambda: self.watcher
-        )
+        super().__init__(above, lambda: self.watcher)
 
-    def start(self) -> Place:
+    def start(self) -> WatchedPlace:
         self.directory.start()
         self.loop.settle()
         return self
-
-    def socket(self, name: str | bytes) -> None:
-        """Make a socket file, as bind(2) does; nobody listens."""
-        os.mknod(os.path.join(os.fsencode(self.path), os.fsencode(name)), stat.S_IFSOCK | 0o600)
 
     def remove(self, name: str) -> None:
         (self.path / name).unlink()
@@ -103,17 +37,12 @@ class Place:
         assert file.path == str(self.path / os.path.basename(file.path))
         return os.path.basename(file.path)
 
-    def told(self) -> list[tuple[str, str]]:
-        self.loop.settle()
-        return self.listener.take()
-
 
 @pytest.fixture
 def place(tmp_path):
-    made = Place(tmp_path)
+    made = WatchedPlace(tmp_path)
     yield made
-    made.directory.stop()
-    made.loop.close()
+    made.close()
 
 
 @pytest.mark.parametrize(
@@ -312,7 +241,7 @@ def test_waits_for_a_directory_that_appears_late(place):
 
 
 def test_waits_for_a_whole_path_that_appears_late(tmp_path):
-    place = Place(tmp_path)
+    place = WatchedPlace(tmp_path)
     place.path.rmdir()
     place.directory = ChannelDirectory(
         place.loop, str(tmp_path / "libvirt" / "qemu"), place.listener
@@ -444,7 +373,7 @@ def test_storm_of_500_files(place, overflow):
 
 def test_stop_gives_the_descriptor_back(tmp_path):
     before = len(os.listdir("/proc/self/fd"))
-    place = Place(tmp_path)
+    place = WatchedPlace(tmp_path)
     place.start()
     place.directory.stop()
     place.loop.close()

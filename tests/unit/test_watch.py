@@ -12,9 +12,8 @@ import pytest
 from guestmtce.runtime import inotify
 from guestmtce.runtime.vitals import sentences
 from guestmtce.server import watch
-from guestmtce.server.virtio import PORTION, ChannelDirectory
-from tests.simulation import SimulatedLoop
-from tests.unit.test_virtio import OTHER, UUID, Listener, Watcher, cgcs
+from guestmtce.server.virtio import PORTION
+from tests.unit.virtio_support import OTHER, UUID, Place, Watcher, cgcs
 
 
 class FailingWatcher(Watcher):
@@ -52,22 +51,16 @@ class Mounts:
         self.theirs.close()
 
 
-class Place:
-    """A channel directory, its watcher that can fail, and its mount table."""
+class BlindPlace(Place):
+    """One whose watcher can fail, and whose mount table can change."""
 
-    def __init__(self, path) -> None:
-        self.above = path
-        self.path = path / "qemu"
-        self.path.mkdir()
-        self.loop = SimulatedLoop()
-        self.listener = Listener()
+    def __init__(self, above) -> None:
+        self.above = above
         self.mounts = Mounts()
         self.made: list[FailingWatcher] = []
         self.failing: dict[str, int] = {}
         self.no_inotify: int | None = None
-        self.directory = ChannelDirectory(
-            self.loop, str(self.path), self.listener, self.make_inotify, lambda: self.mounts
-        )
+        super().__init__(above, self.make_inotify, lambda: self.mounts)
 
     def make_inotify(self) -> FailingWatcher:
         if self.no_inotify is not None:
@@ -77,20 +70,12 @@ class Place:
         self.made.append(watcher)
         return watcher
 
-    def socket(self, name: str) -> None:
-        os.mknod(self.path / name, stat.S_IFSOCK | 0o600)
-
-    def told(self) -> list[tuple[str, str]]:
-        self.loop.settle()
-        return self.listener.take()
-
 
 @pytest.fixture
 def place(tmp_path):
-    made = Place(tmp_path)
+    made = BlindPlace(tmp_path)
     yield made
-    made.directory.stop()
-    made.loop.close()
+    made.close()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOMEM, errno.EMFILE])

@@ -9,7 +9,6 @@ import re
 from enum import Enum, IntEnum
 from typing import NamedTuple
 
-UUID_LENGTH = 36
 # What a guest calls itself, in bytes of UTF-8.
 NAME_LIMIT = 64
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -158,7 +157,6 @@ POST_EVENTS = frozenset(
     }
 )
 SHUTDOWN_EVENTS = frozenset({Event.STOP, Event.REBOOT})
-SUSPEND_EVENTS = frozenset(set(Event) - POST_EVENTS - SHUTDOWN_EVENTS)
 
 
 class Timeouts(NamedTuple):
