@@ -257,7 +257,12 @@ def _on_ill_health(agent: Agent, heard: Heard, now: float) -> None:
     instance.diagnosis = Diagnosis(Condition.ILL, agent.wall(), f"action {action}")
     agent.learn_status(instance, info.heartbeating, now)
     _raise_alarm(
-        agent, instance, VimAlarm(UNHEALTHY, action), heard, now, expires=now + UNHEALTHY_SECS
+        agent,
+        instance,
+        VimAlarm(UNHEALTHY, action),
+        heard,
+        now,
+        expires=heard.came + UNHEALTHY_SECS,
     )
 
 
