@@ -71,7 +71,7 @@ def _of_help(name: str, summary: str, text: str) -> Iterator[str]:
     usage, purpose, *blocks = re.split(r"\n\n(?=\S)", text.strip())
     yield from _head(name, summary)
     yield ".SH SYNOPSIS"
-    yield from _verbatim(usage.partition("usage: ")[2])
+    yield from _verbatim(re.sub("^(usage: |       )", "", usage, flags=re.MULTILINE))
     yield ".SH DESCRIPTION"
     yield _quoted(" ".join(purpose.split()))
     for block in blocks:
