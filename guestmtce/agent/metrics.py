@@ -48,6 +48,7 @@ _TRAFFIC = intake.Traffic(
         "overtaken",
         "ready_again",
         "too_many_hosts",
+        "unknown_action",
         "unknown_command",
         "unknown_host",
     ),

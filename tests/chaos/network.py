@@ -18,14 +18,22 @@ from tests.chaos.evidence import Evidence
 from tests.peers import wire
 from tests.simulation import SimulatedLoop
 
+# Longer than the first repeats take, and than a daemon needs to be back.
+STRAY_SECS = 4.0
+
 
 @dataclass
 class Weather:
-    """How bad the network is: shares from 0 to 1, and the longest delay in seconds."""
+    """How bad the network is: shares from 0 to 1, and the longest delay in seconds.
+
+    A share of `stray` of the datagrams takes up to `STRAY_SECS`: whatever was said meanwhile, by
+    whomever, arrives before it.
+    """
 
     loss: float = 0.0
     twice: float = 0.0
     delay: float = 0.0
+    stray: float = 0.0
     cut: bool = False
 
 
@@ -87,7 +95,7 @@ class Network:
         if datagram.name == "QRY_INST" and not datagram.body.get("uuid"):
             self.queries, self.last_query = self.queries + 1, self._now()
         for _ in range(copies):
-            delay = chance() * weather.delay
+            delay = chance() * (STRAY_SECS if chance() < weather.stray else weather.delay)
             arrive = functools.partial(self.evidence.arrived, datagram, receiver, passage)
             self._loop.call_later(delay, self._pass_on, data, source, destination, arrive)
 

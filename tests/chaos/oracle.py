@@ -5,15 +5,18 @@ was taken in by a guestAgent that lives on, with a VIM that takes requests, whil
 Where nothing was taken in, the sender must have tried at its times, and the network must have lost
 each of these tries; the evidence has every copy of every datagram. What must not be told is an
 alarm of a guest that was never so, one that the agent knew to be over, or one for the second time,
-unless an agent died before it could say that the first was told.
+unless an agent died before it could say that the first was told. What a guest wants, and how it
+votes, must be told as well; and no order is said any more once its sender could know that it is
+over, nor for ever once it is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from guestmtce.core.shared.owed import repeat_after
+from guestmtce.core.shared.owed import QUEUED_SECS, repeat_after
 from tests.chaos.world import Affair, World
 
 # Between the arrival of a datagram and the request that it causes: nothing takes time here but
@@ -52,6 +55,7 @@ class Kind(NamedTuple):
 LOST = Kind("LOSS", "failed", 3)
 ILL = Kind("ILLHEALTH", "unhealthy", 1)
 ANSWERED = Kind("VOTE_NOTIFY", "asked", 0)
+_ORDERS = ("LOSS", "ILLHEALTH", "VOTE_NOTIFY", "VOTE_INST", "NOTIFY_INST")
 
 
 def findings(world: World) -> list[Finding]:
@@ -61,6 +65,8 @@ def findings(world: World) -> list[Finding]:
         *_affairs(world, ILL, world.truth.illnesses),
         *_answers(world),
         *_states(world),
+        *_first_states(world),
+        *_said_for_ever(world),
     ]
     if world.loop.errors:
         found.append(Finding("", world.now, f"{world.loop.errors} internal errors"))
@@ -77,6 +83,9 @@ def _affairs(world: World, kind: Kind, affairs: list[Affair]) -> list[Finding]:
     for at, uuid, data in world.heard("alarm"):
         if data["services"][0]["state"] != kind.state:
             continue
+        wanted = world.wanted[uuid] if kind is LOST else "log"
+        if data["services"][0]["repair-action"] != wanted:
+            found.append(Finding(uuid, at, f"was told {data} at {at:.2f}, and wants {wanted}"))
         begun = [each for each in of_each.get(uuid, []) if each.begin <= at]
         if not begun:
             found.append(Finding(uuid, at, f"was told {kind.state} at {at:.2f}, and never was"))
@@ -87,6 +96,7 @@ def _affairs(world: World, kind: Kind, affairs: list[Affair]) -> list[Finding]:
             text = f"was told {kind.state} at {at:.2f}, and that it was well at {known:.2f}"
             found.append(Finding(uuid, at, text))
     for ordered in of_each.values():
+        found += _said_when_over(world, kind, ordered)
         last_told = float("-inf")
         for affair in ordered:
             times = told.get(id(affair), [])
@@ -96,6 +106,15 @@ def _affairs(world: World, kind: Kind, affairs: list[Affair]) -> list[Finding]:
                 found += _untold(world, kind, affair, last_told)
             last_told = max([last_told, *times])
     return found
+
+
+def _said_when_over(world: World, kind: Kind, ordered: list[Affair]) -> Iterator[Finding]:
+    """Say so if guestServer told of what it had seen to be over."""
+    for affair, following in itertools.zip_longest(ordered, ordered[1:]):
+        end = following.begin if following is not None else world.now
+        for passage in world.evidence.said((kind.order, affair.uuid), affair.seen + SOON, end):
+            text = f"{kind.order} was said at {passage.sent:.2f}, over since {affair.seen:.2f}"
+            yield Finding(affair.uuid, passage.sent, text)
 
 
 def _told_again(world: World, kind: Kind, affair: Affair, times: list[float]) -> list[Finding]:
@@ -215,6 +234,10 @@ def _quiet_since(world: World, affair: Affair, shown: float) -> float:
     return max(each for each in times if each <= affair.end + LONGEST_BACKOFF)
 
 
+# How the VIM is told a guest's vote.
+_RESPONSES = {"accept": "allow", "reject": "reject"}
+
+
 def _answers(world: World) -> list[Finding]:
     """A vote is answered once in its window, unless the network lost each try."""
     found = []
@@ -222,7 +245,11 @@ def _answers(world: World) -> list[Finding]:
     asked: dict[str, list[Affair]] = {}
     for question in world.truth.questions:
         asked.setdefault(question.uuid, []).append(question)
-    for at, uuid, _data in world.heard("action"):
+    for at, uuid, data in world.heard("action"):
+        response = _RESPONSES[world.votes[uuid]]
+        if data["guest-response"] != response:
+            text = f"answered {data['guest-response']} at {at:.2f}, and says {response}"
+            found.append(Finding(uuid, at, text))
         begun = [each for each in asked.get(uuid, []) if each.begin <= at <= each.end]
         if begun:
             told.setdefault(id(begun[-1]), []).append(at)
@@ -277,6 +304,30 @@ def _states(world: World) -> list[Finding]:
             text = f"is {truth} at the end, and the VIM believes otherwise"
             found.append(Finding(uuid, world.now, text))
     return found
+
+
+def _first_states(world: World) -> Iterator[Finding]:
+    """The VIM may believe what an earlier agent told it: each tells it all (decision 25)."""
+    died = max(world.truth.agent_deaths, default=float("inf"))
+    if not world.vim_is_up_since(died + CERTAIN_SECS):
+        return
+    told = {uuid for at, uuid, _data in world.heard("service") if at >= died}
+    for uuid in sorted(world.guests.keys() - told):
+        yield Finding(uuid, world.now, f"has a new guestAgent since {died:.2f}: not told how it is")
+
+
+def _said_for_ever(world: World) -> Iterator[Finding]:
+    """What was told, or void, is not said any more: its sender has heard so."""
+    since = world.now - CERTAIN_SECS
+    deaths = [*world.truth.agent_deaths, *world.truth.server_deaths]
+    if not world.all_new or not world.vim_is_up_since(since) or max(deaths, default=0.0) > since:
+        return
+    if any(cut.end > since for cut in world.truth.cuts):
+        return
+    for (name, uuid), passages in world.evidence.passages.items():
+        last = max(passages, key=lambda each: each.sent)
+        if name in _ORDERS and last.said < since and last.sent > world.now - QUEUED_SECS:
+            yield Finding(uuid, world.now, f"{name} of {last.said:.2f} is said without end")
 
 
 # How long before a finding its timeline begins, in seconds.

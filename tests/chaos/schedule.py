@@ -14,7 +14,7 @@ CALM_SECS = 45.0
 
 def run(world: World, step: Step, seconds: float) -> None:
     """Let things happen for `seconds`, then have good weather until all is told."""
-    world.network.weather = Weather(0.3, 0.1, 0.04)
+    world.network.weather = Weather(0.3, 0.1, 0.04, stray=0.03)
     end = world.now + seconds
     while world.now < end:
         world.advance(world.random.expovariate(1.0))
@@ -30,7 +30,7 @@ def lossy(world: World) -> None:
         return
     uuid, chance = world.random.choice(uuids), world.random.random()
     if chance < 0.35:
-        longest = 70.0 if chance < 0.05 else 20.0
+        longest = 90.0 if chance < 0.08 else 20.0
         world.hang(uuid, world.random.uniform(8.0, longest))
     elif chance < 0.6:
         world.fall_ill(uuid, world.random.uniform(3.0, 10.0))
@@ -38,10 +38,30 @@ def lossy(world: World) -> None:
         world.ask(uuid)
 
 
+def misfortunes(world: World) -> None:
+    """They do not come alone: nobody can take in a loss, and those die who owe it or hold it."""
+    uuids = world.idle()
+    if not uuids or world.vim_is_down:
+        return
+    outage = world.random.uniform(6.0, 20.0)
+    if world.random.random() < 0.5:
+        world.vim_goes_down(outage)
+    else:
+        world.cut(outage)
+    world.hang(world.random.choice(uuids), world.random.uniform(60.0, 90.0))
+    for kill in world.random.choice(
+        [(world.kill_agent,), (world.kill_server,), (world.kill_agent, world.kill_server)]
+    ):
+        world.advance(world.random.uniform(4.0, 8.0))
+        kill()
+
+
 def storm(world: World) -> None:
     """The same, and now and then the network, the VIM or a daemon fails."""
     chance = world.random.random()
-    if chance < 0.03:
+    if chance < 0.01:
+        misfortunes(world)
+    elif chance < 0.03:
         world.kill_agent()
     elif chance < 0.05:
         world.kill_server()

@@ -57,6 +57,8 @@ def state_delays(made: World) -> list[float]:
             ("STOPPED", "disabled", silence.begin),
             ("RUNNING", "enabled", silence.end),
         ):
+            if since == float("inf"):
+                continue  # it hangs still
             said = made.evidence.said((name, silence.uuid), since, made.now)
             first = min(each.sent for each in said)
             times = [at for at, uuid, told in heard if (uuid, told) == (silence.uuid, status)]

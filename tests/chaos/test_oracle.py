@@ -6,7 +6,8 @@ import contextlib
 
 import pytest
 
-from tests.chaos.oracle import findings, timeline
+from tests.chaos.evidence import Passage
+from tests.chaos.oracle import CERTAIN_SECS, findings, timeline
 from tests.chaos.world import World
 from tests.unit.agent_rig import Seen
 
@@ -99,6 +100,62 @@ def test_an_answer_that_comes_too_late(true, heard):
     heard[heard.index(seen)] = Seen(true.now, seen.what)
     found = texts(true)
     assert any("what nobody asked, or too late" in text for text in found)
+
+
+@pytest.mark.parametrize(
+    ("guest", "words", "text"),
+    [
+        (0, ("alarm", b'"reboot"', b'"log"'), "and wants reboot"),
+        (1, ("alarm", b'"log"', b'"reboot"'), "and wants log"),
+        (2, ("action", b'"allow"', b'"reject"'), "answered reject at"),
+    ],
+)
+def test_what_is_told_wrongly(true, heard, guest, words, text):
+    kind, right, wrong = words
+    seen = about(heard, kind, true.uuids[guest])[0]
+    body = seen.what.body.replace(right, wrong)
+    heard[heard.index(seen)] = Seen(seen.at, seen.what._replace(body=body))
+    (found,) = texts(true)
+    assert text in found
+
+
+@pytest.fixture
+def say(true):
+    """Say something (again), a second before the end."""
+    passages = true.evidence.passages
+
+    def said(name, uuid, first):
+        passages[name, uuid].append(Passage(true.now - 1.0, first))
+        said.keys.append((name, uuid))
+
+    said.keys = []
+    yield said
+    for key in said.keys:
+        passages[key].pop()
+
+
+@pytest.mark.parametrize(("guest", "name"), [(0, "LOSS"), (1, "ILLHEALTH")])
+def test_what_is_said_though_it_is_over(true, say, guest, name):
+    say(name, true.uuids[guest], true.now - 1.0)
+    (found,) = texts(true)
+    assert f"{name} was said at" in found
+
+
+def test_what_is_said_without_end(true, say):
+    say("VOTE_NOTIFY", true.uuids[2], 21.0)
+    (found,) = texts(true)
+    assert found.endswith("VOTE_NOTIFY of 21.00 is said without end")
+
+
+def test_a_new_agent_that_does_not_tell_how_the_guests_are(true, heard):
+    """It told of the one that was lost after it had come."""
+    true.truth.agent_deaths.append(true.now - CERTAIN_SECS)
+    try:
+        found = texts(true)
+    finally:
+        true.truth.agent_deaths.clear()
+    assert [text[:4] for text in found] == [uuid[-4:] for uuid in true.uuids[1:]]
+    assert all("not told how it is" in text for text in found)
 
 
 def test_a_sender_that_does_not_try(true, heard):

@@ -85,6 +85,7 @@ class ChaosGuest(Guest):
 
     # What is over with its next good answer.
     over: Affair | None = None
+    vote = "accept"
     challenges = 0
     last_challenge = 0.0
 
@@ -106,7 +107,7 @@ class ChaosGuest(Guest):
                     invocation_id=message["invocation_id"],
                     event_type=message["event_type"],
                     notification_type=message["notification_type"],
-                    vote_result="accept",
+                    vote_result=self.vote,
                     log_msg="",
                 )
 
@@ -185,6 +186,9 @@ class World:
         )
         self.uuids = [UUID.format(number) for number in range(guests)]
         self.intervals = dict(zip(self.uuids, itertools.cycle(intervals)))
+        # What each guest wants done if it is lost, and how it votes.
+        self.wanted = dict(zip(self.uuids, itertools.cycle(("reboot", "stop", "log"))))
+        self.votes = dict(zip(self.uuids, itertools.cycle(("accept", "reject"))))
         self.guests: dict[str, ChaosGuest] = {}
         self._busy_until = dict.fromkeys(self.uuids[guests - witnesses :], float("inf"))
         self._believed: dict[str, str] = {}
@@ -216,6 +220,8 @@ class World:
             guest = self.guests[uuid] = ChaosGuest(self, uuid)  # type: ignore[arg-type]
             guest.clock = lambda: self.now
             guest.init["heartbeat_interval_ms"] = int(1000 * self.intervals[uuid])
+            guest.init["corrective_action"] = self.wanted[uuid]
+            guest.vote = self.votes[uuid]
             self.rig.create(uuid)
             self.rig.enable(uuid)
         self.advance(20)
@@ -255,6 +261,12 @@ class World:
     @property
     def vim_is_down(self) -> bool:
         return any(down.end > self.now for down in self.truth.vim_down)
+
+    def vim_is_up_since(self, at: float) -> bool:
+        """Whether the VIM has taken requests all the time since then, and is tried again."""
+        return at <= self.now and all(
+            down.end + min(2.0 * (down.end - down.begin), 30.0) < at for down in self.truth.vim_down
+        )
 
     # What happens to them.
 

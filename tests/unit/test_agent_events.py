@@ -251,14 +251,10 @@ def test_the_first_status_is_told_whatever_it_is(rig):
     assert rig.deliver() == []
 
 
-@pytest.mark.parametrize(
-    ("command", "heartbeating"),
-    [(Command.HEARTBEAT_LOSS, False), (Command.HEARTBEAT_ILLHEALTH, True)],
-)
-def test_an_alarm_says_how_its_guest_is_when_nothing_else_was_learned(rig, command, heartbeating):
+def test_an_illness_says_how_its_guest_is_when_nothing_else_was_learned(rig):
     rig.ready(heartbeating=False)
-    rig.info(command)
-    assert rig.instance().heartbeating is heartbeating
+    rig.info(Command.HEARTBEAT_ILLHEALTH)
+    assert rig.instance().heartbeating
     assert [kind for _, kind, _ in rig.deliver()] == [Kind.SERVICE, Kind.ALARM]
 
 

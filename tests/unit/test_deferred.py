@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from guestmtce.core.agent import vim_answers
@@ -56,7 +58,13 @@ class FreshAgent(CoreRig):
             self.info(command, uuid=uuid, **{**self.stamped(), **more})
 
     def learn(self, *uuids: str, state: str = "enabled") -> None:
-        """The VIM answers both questions."""
+        """The VIM answers both questions, and guestServer says how these instances are."""
+        self.vim_answers(*uuids, state=state)
+        for uuid in uuids or (UUID,):
+            with contextlib.suppress(Unneeded):
+                self.stopped(uuid=uuid, **self.stamped())
+
+    def vim_answers(self, *uuids: str, state: str = "enabled") -> None:
         asked, self.now = self.now, self.now + 0.1
         vim_answers.learn_host_state(self.agent, HOST_0, host_state(state), self.now)
         body = instances(*((uuid, "enabled") for uuid in uuids or (UUID,)))
@@ -103,6 +111,7 @@ def test_it_waits_for_both_answers_in_either_order(either):
     vim_answers.learn_instances(
         either.agent, HOST_0, instances((UUID, "enabled")), either.now, either.now + 0.1
     )
+    either.stopped(**either.stamped())
     assert either.alarms() == []
     vim_answers.learn_host_state(either.agent, HOST_0, host_state("enabled"), either.now)
     assert either.alarms() == [(UUID, FAILED)]
@@ -111,10 +120,47 @@ def test_it_waits_for_both_answers_in_either_order(either):
 def test_what_comes_of_it_is_acknowledged(new):
     new.too_early()
     assert new.acknowledged() == [(1, True)]
-    new.learn()
+    new.vim_answers()
     assert new.acknowledged() == [(1, True)]
+    new.stopped(**new.stamped())
+    assert new.acknowledged() == [(2, False), (1, True)]
     assert new.alarms() == [(UUID, FAILED)]
     assert new.acknowledged() == [(1, False)]
+
+
+@pytest.mark.parametrize("said", ["status", "answer"])
+def test_a_loss_waits_for_what_its_guest_wants(either, said):
+    """The VIM would do nothing for the action `unknown`; LOSS itself does not name it."""
+    either.too_early()
+    either.vim_answers()
+    assert either.alarms() == []
+    if said == "status":
+        either.stopped(action="stop", **either.stamped())
+    else:
+        either.info(Command.QRY_INST, action="stop", heartbeating="disabled", **either.stamped())
+    actions = [what.action for _key, kind, what in either.deliver() if kind is Kind.ALARM]
+    assert actions == ["stop"]
+
+
+def test_a_running_that_was_said_before_the_loss_does_not_withdraw_it(new):
+    """It comes late, and tells what the guest wants."""
+    new.too_early(**new.stamped(2))
+    new.vim_answers()
+    new.running(**new.stamped(1))
+    assert new.alarms() == [(UUID, FAILED)]
+
+
+def test_a_loss_after_a_move_waits_for_what_the_guest_wants_there(new):
+    other = new.add_host("compute-1", HOST_1)
+    new.agent.set_host_reporting(other, True, new.now)
+    other.got_instances = True
+    instance = new.agent.add_instance(UUID, other, True, new.now)
+    new.learn(UUID_2)
+    new.agent.move_instance(instance, new.host(), True, new.now)
+    new.too_early()
+    assert new.alarms() == []
+    new.stopped(**new.stamped())
+    assert new.alarms() == [(UUID, FAILED)]
 
 
 def test_a_repeat_after_that_is_not_told_again(new):
@@ -196,6 +242,7 @@ def test_an_instance_that_moves_here_is_judged_once_it_is_here(new):
     new.too_early()
     assert new.alarms() == []
     new.agent.move_instance(instance, new.host(), True, new.now)
+    new.stopped(**new.stamped())
     assert new.alarms() == [(UUID, FAILED)]
 
 

@@ -24,7 +24,7 @@ from guestmtce.core.shared.errors import Unneeded
 from guestmtce.core.shared.history import Entry, History, Past, What
 from guestmtce.core.shared.limits import Gap
 from guestmtce.core.shared.mtc_message import HostState, InstanceState, Record
-from guestmtce.core.shared.owed import QUEUED_SECS
+from guestmtce.core.shared.owed import QUEUED_SECS, Topic
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, Switch
 
@@ -193,6 +193,12 @@ class Agent:
         for deferral in waiting.values():
             if now - deferral.came <= DEFERRED_SECS:
                 deferral.judge(now)
+
+    def judge_loss(self, instance: Instance, now: float) -> None:
+        """Judge a LOSS that came before its guestServer had told what the guest wants then."""
+        deferral = instance.host.deferred.pop((instance.uuid, Topic.LOSS), None)
+        if deferral is not None and now - deferral.came <= DEFERRED_SECS:
+            deferral.judge(now)
 
     def send_instance(self, command: Command, instance: Instance) -> None:
         """Send ADD_INST or MOD_INST with the instance's reporting."""

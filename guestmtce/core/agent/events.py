@@ -167,6 +167,7 @@ def _instance_to_judge(agent: Agent, heard: Heard, uuid: str) -> Instance:
 
 
 def _take_over(instance: Instance, info: InstanceInformation) -> None:
+    instance.informed = True
     instance.heartbeating = info.heartbeating
     instance.timeouts = info.timeouts
     instance.action = info.corrective_action
@@ -192,6 +193,7 @@ def _on_status(agent: Agent, heard: Heard, now: float) -> None:
         if well:
             instance.diagnosis = Diagnosis(Condition.OK, agent.wall())
         agent.withdraw_alarm(instance, well=well)
+    agent.judge_loss(instance, now)
 
 
 def _fell_ill_since(heard: Heard, uuid: str) -> bool:
@@ -226,16 +228,18 @@ def server_started(agent: Agent, host: Host, now: float) -> None:
 def _on_loss(agent: Agent, heard: Heard, now: float) -> None:
     """LOSS: queue a `failed` alarm with the action from init.
 
+    It cannot be judged before that action is known: the VIM would do nothing for `unknown`.
     From an old guestServer, one within 1 s of the last is a duplicate (decision 27).
     """
     instance = _instance_to_judge(agent, heard, Loss.of(heard.message).uuid)
     if heard.stamp is None and not instance.losses.is_over(now):
         raise Unneeded("loss_again")
     _check_reporting(instance)
+    if not instance.informed:
+        raise NotYet("unknown_action")
     instance.losses.note(now)
     agent.note(instance, What.RECEIVED, "LOSS")
     instance.diagnosis = Diagnosis(Condition.LOST, agent.wall(), f"action {instance.action}")
-    agent.learn_status(instance, False, now)
     _raise_alarm(agent, instance, VimAlarm(FAILED, instance.action), heard, now)
 
 
@@ -352,6 +356,7 @@ def _on_answer(agent: Agent, heard: Heard, now: float) -> None:
         agent.report_service(instance, now)
     elif instance.heartbeating:
         agent.withdraw_alarm(instance, well=False)
+    agent.judge_loss(instance, now)
 
 
 def _ill_lately(agent: Agent, instance: Instance) -> bool:

@@ -180,7 +180,8 @@ class Instance:
     an old guestServer, `alarms` (by what they say) and `service_share` what is told to the VIM;
     `service_owed` says that the latter put an event off.
 
-    `heartbeating` is None until something was learned of it (decision 25).
+    `heartbeating` is None until something was learned of it (decision 25). `informed` says that its
+    guestServer has told what it wants: before that, `timeouts` and `action` mean nothing.
     """
 
     uuid: str
@@ -189,6 +190,7 @@ class Instance:
     reporting: bool = False
     name: str = ""
     heartbeating: bool | None = None
+    informed: bool = False
     timeouts: Timeouts = UNTOLD
     action: CorrectiveAction = CorrectiveAction.UNKNOWN
     told_at: float = 0.0
@@ -283,6 +285,7 @@ class Inventory:
         instance.host = host
         host.instances[instance.uuid] = instance
         instance.heartbeating = False
+        instance.informed = False
         instance.timeouts = UNTOLD
         instance.action = CorrectiveAction.UNKNOWN
         instance.pending = None
