@@ -52,6 +52,9 @@ class RecordingPort:
 
     def __init__(self) -> None:
         self.calls: list[tuple] = []
+        # Until when each of them is worth something; what number a link gives to what it sends.
+        self.expires: list[float | None] = []
+        self.number: int | None = None
         self.told_why: list[str] = []
         self.remembered: list[tuple[str, Entry]] = []
 
@@ -63,8 +66,10 @@ class RecordingPort:
         expires: float | None = None,
         *,
         once: bool = False,
-    ) -> None:
+    ) -> int | None:
         self.calls.append((host.hostname, command.name, *map(str, record.members().values())))
+        self.expires.append(expires)
+        return self.number
 
     def ask_mtc_agent(self) -> None:
         self.calls.append(("mtcAgent", "MONITOR_READY"))

@@ -243,6 +243,17 @@ def test_vote(ready, event):
     assert ready.sent() == [("compute-0", "VOTE_INST", UUID, event.value)]
 
 
+@pytest.mark.parametrize(
+    ("verb", "action", "beats", "seconds"),
+    [("vote", "pause", True, 3), ("notify", "stop", True, 5), ("notify", "unpause", False, 60)],
+)
+def test_what_is_asked_is_void_when_its_window_is_over(rig, verb, action, beats, seconds):
+    """VOTE_INST, NOTIFY_INST: a worker that is back later must not ask what nobody waits for."""
+    rig.ready(heartbeating=beats)
+    rig.vim("POST", f"{INSTANCE}/{verb}", vote(action))
+    assert rig.port.expires[-1] == rig.now + seconds
+
+
 POST_EVENTS = {"unpause", "resume", "resize_end", "live_migrate_end", "cold_migrate_end"}
 
 

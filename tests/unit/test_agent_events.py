@@ -642,6 +642,23 @@ def test_a_changed_uuid_is_asked_about_again(ready):
     assert [detail for _, _, detail in ready.deliver()] == [HOST_1, HOST_1]
 
 
+@pytest.mark.parametrize("change", ["uuid", "gone"])
+@pytest.mark.parametrize("when", ["waiting", "on its way"])
+def test_a_host_that_is_no_more_is_not_asked_about(rig, change, when):
+    """Neither what waits, nor what is on its way and has to be asked again."""
+    rig.add_host()
+    started = rig.queue.poll(rig.now) if when == "on its way" else []
+    if change == "uuid":
+        rig.mtc(hostname="compute-0", uuid=HOST_1, ip="127.0.0.2")
+    else:
+        rig.mtc(Command.DEL_HOST, hostname="compute-0", uuid=HOST_0)
+    for delivery in started:
+        rig.queue.done(delivery, Ended.NOT_DELIVERED, rig.now)
+    rig.now += 60
+    asked = [key for _ in range(3) for key, _, _ in rig.deliver()]
+    assert f"host {HOST_0}" not in asked
+
+
 def test_a_renamed_host_keeps_its_instances(ready):
     news = ready.mtc(hostname="compute-7", uuid=HOST_0, ip="127.0.0.2")
     assert (news.came, news.went) == (("compute-7",), ("compute-0",))
@@ -756,6 +773,18 @@ def test_what_the_vim_said_after_the_question_is_newer_than_its_answer(ready):
     body = instances((UUID, "enabled"))
     vim_answers.learn_instances(ready.agent, HOST_0, body, asked, ready.now + 1)
     assert not ready.instance().reporting
+
+
+def test_an_instance_that_is_created_again_is_as_its_next_command_says(ready):
+    """POST of one that is there is the VIM's word on it too, newer than an earlier answer."""
+    ready.host().got_instances = False
+    asked = ready.now
+    ready.now += 1
+    body = {"uuid": UUID, "hostname": "compute-0", "services": ["heartbeat"]}
+    ready.vim("POST", INSTANCE, json.dumps(body).encode())
+    answered = instances((UUID, "disabled"))
+    vim_answers.learn_instances(ready.agent, HOST_0, answered, asked, ready.now + 1)
+    assert ready.instance().reporting
 
 
 def test_what_it_said_before_is_older(ready):

@@ -7,6 +7,8 @@ import pytest
 from guestmtce.core.agent import vim_answers
 from guestmtce.core.agent.lanes import Kind
 from guestmtce.core.agent.schedule import PERIOD_SECS, START_SECS, Schedule
+from guestmtce.core.shared.delivery import Role
+from guestmtce.core.shared.stamp import Acknowledgement
 from guestmtce.core.shared.vocabulary import Command
 from tests.unit.agent_support import HOST_0, HOST_1, UUID, UUID_2, CoreRig, ready_core
 
@@ -104,6 +106,42 @@ def test_an_instance_absent_from_three_answered_audits_is_mended(ready):
     assert ("compute-0", "ADD_INST", UUID, "heartbeat", "enabled") in sent
     assert not ready.instance().heartbeating
     assert ready.deliver() == [SERVICE]
+
+
+@pytest.fixture
+def new(ready) -> CoreRig:
+    """With a guestServer that says how many answers there are, and to which query."""
+    role = ready.host().role = Role(11)
+    role.loopback(Acknowledgement(7, 11, 0), "127.0.0.2", ready.now)
+    ready.agent.add_instance(UUID_2, ready.host(), True, ready.now).heartbeating = True
+    return ready
+
+
+def numbered_audit(rig: CoreRig, of: int, *, answers_last: bool = False) -> None:
+    """One turn, in which only the second instance is listed, as one of so many."""
+    before = rig.port.number or 0
+    rig.port.number = before + 1
+    rig.now += PERIOD_SECS
+    rig.audit()
+    re = before if answers_last else rig.port.number
+    rig.info(Command.QRY_INST, uuid=UUID_2, epoch=7, seq=rig.port.number, re=re, of=of)
+
+
+@pytest.mark.parametrize(("of", "missed"), [(1, True), (2, False)])
+def test_a_new_server_leaves_an_instance_out_by_complete_answers_alone(new, of, missed):
+    """Decision 28: two audits; of what UDP lost nobody is missing."""
+    for _ in range(2):
+        numbered_audit(new, of)
+    assert new.instance().heartbeating
+    numbered_audit(new, of)
+    assert new.instance().heartbeating is not missed
+
+
+def test_an_answer_to_an_earlier_query_completes_nothing(new):
+    """It may have left before the instance was there."""
+    for _ in range(5):
+        numbered_audit(new, 1, answers_last=True)
+    assert new.instance().heartbeating
 
 
 def test_an_instance_that_came_after_the_query_is_not_missed(ready):

@@ -97,6 +97,22 @@ def test_when_it_is_back_it_begins_as_after_a_start(absent):
     assert kinds.count(What.RECEIVED) > 1, "what was remembered of it is remembered"
 
 
+def test_what_waits_for_a_burst_is_not_sent(absent):
+    """READY was answered in the moment before: a guestServer must not hear two agents."""
+    assert len(absent.agent.bursts) == 0
+
+
+def test_when_it_is_back_it_asks_for_the_hosts_at_once():
+    """Whenever it asked the last time: without hosts it takes no events."""
+    rig = CoreRig()
+    rig.agent.note_presence(False, rig.now)
+    rig.agent.ask_mtc_agent(rig.now + ABSENT_SECS - 0.1)
+    rig.agent.note_presence(False, rig.now + ABSENT_SECS)
+    rig.port.calls.clear()
+    rig.agent.note_presence(True, rig.now + ABSENT_SECS + 0.1)
+    assert rig.sent() == [("mtcAgent", "MONITOR_READY")]
+
+
 @pytest.fixture
 def controller():
     rig = AgentRig()
@@ -114,6 +130,11 @@ def test_a_look_that_fails_changes_nothing(controller):
     controller.away = OutOfDescriptors()
     controller.advance(60)
     assert controller.agent.summary()["active"]
+    controller.away = {CONTROLLER}
+    controller.advance(20)
+    controller.away = OutOfDescriptors()
+    controller.advance(60)
+    assert not controller.agent.summary()["active"]
 
 
 class OutOfDescriptors(set):
