@@ -117,8 +117,7 @@ class Losses:
             self.void(loss.uuid)
             return
         if channel is None or not channel.instance.connection.connected:
-            if loss.uuid in self._open_since:
-                self.void(loss.uuid)  # QEMU has closed it
+            # Who has closed it we are told: had it been QEMU, the loss would be void by now.
             return
         if loss.socket and channel.socket_mark != loss.socket:
             log.info("instance %s: it has a new channel since its loss, which is void", loss.uuid)

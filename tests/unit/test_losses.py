@@ -150,6 +150,7 @@ def test_a_void_loss_is_neither_told_nor_saved(server, lost, void):
 
 def restart(server: Server, agent: NewAgent, outside: Outside = OUTSIDE) -> None:
     server.app.stop(lambda: None)
+    agent.heard("")
     root = str(server.root)
     server.app = GuestServer(server.loop, server.settings, "compute-0", root, outside)
     server.start()
@@ -181,6 +182,27 @@ def test_after_a_restart_it_is_not_told_if_it_is_void_by_then(server, lost, void
     agent.set_instance("ADD_INST", "enabled")
     server.loop.advance(100)
     assert agent.heard("LOSS") == []
+
+
+def test_after_a_restart_that_we_connect_anew_makes_no_loss_void(server):
+    """A channel that brings nothing for 120 s is opened afresh; three of its intervals are more."""
+    server.start()
+    agent = NewAgent(server)
+    agent.prove()
+    agent.set_instance("ADD_INST", "enabled")
+    guest = server.guest()
+    guest.init = {**guest.init, "heartbeat_interval_ms": 60_000}
+    assert server.loop.run_until(lambda: server.heartbeating(UUID), 5)
+    guest.answers = guest.inits = False
+    server.loop.advance(200)
+    assert saved(server) == [UUID]
+    restart(server, agent)
+    agent.set_instance("ADD_INST", "enabled")
+    server.loop.advance(179)
+    assert len(guest.accepted) == 3, "afresh"
+    agent.heard("LOSS")
+    server.loop.advance(5)
+    assert agent.heard("LOSS") != []
 
 
 def test_after_a_restart_it_waits_until_reporting_is_on(server, lost):

@@ -317,6 +317,17 @@ def test_only_the_named_alarm_is_withdrawn(queue):
     assert len(queue) == 1
 
 
+def test_an_alarm_on_its_way_is_not_tried_again_where_a_newer_one_waits(queue, drops):
+    """One `alarm` waits for each instance: two would be two orders to reboot."""
+    queue.put(A, Kind.ALARM, 0, "old")
+    on_its_way = only(queue.poll(0))
+    queue.put(A, Kind.ALARM, 0, "new")
+    queue.done(on_its_way, Ended.NOT_DELIVERED, 0)
+    assert drops == [(A, Kind.ALARM, "replaced")]
+    queue.done(only(queue.poll(1)), Ended.TAKEN, 1)
+    assert only(queue.poll(1)).message.detail == "new"
+
+
 def test_an_alarm_withdrawn_on_its_way_is_not_tried_again(queue, drops):
     queue.put(A, Kind.ALARM, 0, "failed")
     flying = only(queue.poll(0))

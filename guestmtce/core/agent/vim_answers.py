@@ -43,7 +43,7 @@ def learn_instances(agent: Agent, host_uuid: str, body: bytes, asked_at: float, 
     an empty one while the VIM does not tell the host's state: it starts (decision 44).
     """
     host = agent.inventory.hosts.get(host_uuid)
-    if host is None or host.got_instances:
+    if host is None:
         return
     states, useless = parse_instances(body)
     agent.dropped["bad_instance"] += useless

@@ -165,9 +165,8 @@ class VimQueue:
         return self._probe
 
     def written(self, delivery: Delivery) -> None:
-        """The whole request has gone out: unless it tells a state, it is never repeated."""
-        if delivery.message.urgent:
-            delivery.message.end()
+        """The whole request has gone out: an alarm or an answer is never told again."""
+        delivery.message.end()
 
     def done(self, delivery: Delivery, ended: Ended, now: float) -> None:
         """Say how a delivery ended; what has to be told again is queued again."""
@@ -194,7 +193,6 @@ class VimQueue:
 
     def _input_of(self, delivery: Delivery, ended: Ended) -> Input:
         if ended in (Ended.TAKEN, Ended.TAKEN_BADLY):
-            self._probe = None
             return Input.WELL
         return Input.PROBE_FAILED if delivery is self._probe else Input.FAILED
 
