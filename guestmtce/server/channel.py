@@ -100,6 +100,8 @@ class Channel:
             self.instance.file_found()
         elif self._is_replaced():
             self.note("its socket file was replaced")
+            # We may see this before the old QEMU has hung up: then nobody tells us that it has.
+            self._owner.loss_is_void(self.instance.uuid)
             self.instance.file_replaced()
 
     def _is_replaced(self) -> bool:

@@ -214,6 +214,18 @@ def test_on_an_all_in_one_host_any_of_its_addresses_is_believed(server, monkeypa
         local.close()
 
 
+def test_addresses_of_this_host_are_believed_only_where_controller_is(monkeypatch):
+    """`[client] agent_peers` says who is; an all-in-one host changes nothing about that."""
+    monkeypatch.setattr(agent_link, "addresses_here", lambda: frozenset({CONTROLLER}))
+    server = Server(agent_peers=("controller-0",))
+    try:
+        server.start()
+        server.agent.provision()
+        assert server.app.channels == {}
+    finally:
+        server.close()
+
+
 NOTHING = wire.pack("QRY_INST", None, full=False)
 
 

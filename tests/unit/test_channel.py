@@ -366,6 +366,50 @@ def test_a_failure_to_connect_is_in_the_log_once(server, caplog):
     assert levels(caplog, "cannot connect") == ["INFO"] * 2
 
 
+def test_a_file_that_cannot_be_looked_at_ends_no_connection(server, monkeypatch):
+    """Decision 29: whether it was replaced, we cannot say."""
+    guest = server.beating()
+
+    def fail(_path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "lstat", fail)
+        server.app.file_found(UUID, fresh=True)
+        server.loop.advance(5)
+    assert server.heartbeating()
+    assert len(guest.accepted) == 1
+
+
+def test_no_log_line_holds_text_of_a_guest_as_it_is(server, caplog):
+    """Not even what no terminal shows: a name with it would not be found by who looks for it."""
+    guest = server.beating()
+    guest.answers = False
+    server.loop.advance(1)
+    number = guest.heard[-1]["heartbeat_challenge"]
+    guest.say(
+        "challenge_response",
+        heartbeat_response=number,
+        heartbeat_health="unhealthy",
+        corrective_action="reboot",
+        log_msg="fan\u200b broken",
+    )
+    server.loop.advance(5)
+    assert levels(caplog, "fan\\u200b broken") == ["WARNING", "WARNING"], "illness and loss"
+    assert levels(caplog, "\u200b") == []
+
+
+def test_a_guest_that_beats_and_leaves_all_the_time_has_its_share_of_the_log(server, caplog):
+    caplog.set_level("INFO")
+    guest = server.beating()
+    for _ in range(200):
+        guest.say_init()
+        server.loop.advance(0.01)
+        guest.say("exit", log_msg="")
+        server.loop.advance(0.01)
+    assert len(caplog.records) < 2 * channel.LOG_LINES
+
+
 def test_a_guest_has_its_share_of_the_log(server, caplog):
     """A guest that comes and goes with each message fills no log; what is left out is counted."""
     caplog.set_level("INFO")

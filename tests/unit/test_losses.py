@@ -130,6 +130,7 @@ def come_back(guest: Guest, _agent: NewAgent) -> None:
 VOIDS: dict[str, Callable[[Guest, NewAgent], object]] = {
     "hangs up": lambda guest, _agent: guest.hang_up(),
     "file goes": lambda guest, _agent: guest.path.unlink(),
+    "file replaced": lambda guest, _agent: guest.listen(),
     "deleted": lambda _guest, agent: agent.set_instance("DEL_INST", "disabled"),
     "reporting off": lambda _guest, agent: agent.set_instance("MOD_INST", "disabled"),
     "host off": lambda _guest, agent: agent.say("MOD_HOST", uuid=UUID, heartbeat="disabled"),
@@ -312,6 +313,42 @@ def test_a_vote_s_answer_is_void_when_a_newer_one_is_asked(server, beating):
     agent.say("VOTE_INST", uuid=UUID, event="stop")
     server.loop.advance(0.35)
     assert agent.heard("VOTE_NOTIFY") == []
+
+
+@pytest.mark.parametrize("to", ["an old agent", "one that has not acknowledged yet"])
+def test_what_is_for_new_agents_alone_is_told_to_nobody_else(server, to):
+    """What a guest calls itself; and that it is well again, once more (decisions 24 and 49)."""
+    server.start()
+    server.agent.is_new = True
+    if to == "an old agent":
+        server.agent.provision()
+    guest = server.guest()
+    assert server.loop.run_until(lambda: server.heartbeating(UUID), 5)
+    fall_ill(server, guest)
+    guest.answers = True
+    server.loop.advance(5)
+    told = [each for each in server.agent.take() if each.name in ("RUNNING", "ILLHEALTH")]
+    illnesses = 1 if to == "an old agent" else 0
+    assert [each.name for each in told] == ["RUNNING", *["ILLHEALTH"] * illnesses]
+    assert all("name" not in each.body for each in told)
+
+
+def test_a_new_agent_is_told_what_a_guest_calls_itself(server, beating):
+    _guest, agent = beating
+    agent.set_instance("MOD_INST", "enabled")
+    assert agent.heard("RUNNING")[0].body["name"] == "vm-1"
+
+
+def test_a_new_agent_is_told_that_there_are_no_instances(server):
+    """Else it could not tell that from an answer that was lost (decision 28)."""
+    server.start()
+    agent = NewAgent(server)
+    agent.prove()
+    agent.heard("")
+    agent.say("QRY_INST")
+    (answer,) = agent.heard("QRY_INST")
+    assert answer.body["of"] == 0
+    assert "uuid" not in answer.body
 
 
 def test_a_new_agent_is_told_in_return_what_an_instance_is(server, beating):

@@ -9,6 +9,8 @@ import stat
 import pytest
 
 from guestmtce.runtime import inotify
+from guestmtce.runtime.vitals import sentences
+from guestmtce.server import virtio
 from guestmtce.server.virtio import ChannelDirectory, parse_name
 from guestmtce.server.watch import SCAN_SECS
 from tests.unit.virtio_support import OTHER, UUID, Place, Watcher, cgcs, wrs
@@ -202,8 +204,30 @@ def test_overflow_that_swallowed_the_create_but_not_the_chmod(place):
     chmod = inotify.FileEvent(wd, inotify.IN_ATTRIB, 0, cgcs().encode())
     place.watcher.instead = [[OVERFLOW, chmod]]
     place.socket(cgcs())
-    assert ("found", UUID) in place.told() or UUID in place.listener.present
+    assert place.told() == [("new", UUID)]
     assert place.file_of(UUID) == cgcs()
+
+
+def test_more_instances_than_a_host_can_have_cost_no_memory(place, monkeypatch):
+    """At most 12,000; what is passed over is said."""
+    monkeypatch.setattr(virtio, "MAX_INSTANCES", 2)
+    for number in range(4):
+        place.socket(cgcs(f"8d80875b-fa73-4ccb-bce3-{number:012d}"))
+    place.start().told()
+    assert len(place.listener.present) == 2
+    (problem,) = sentences(place.directory.problems)
+    assert "more than 2 instances" in problem
+
+
+def test_a_channel_that_is_not_to_be_trusted_any_more_ends_no_connection(place):
+    """Whoever can link our socket could end every guest's heartbeat by that."""
+    place.socket(cgcs())
+    place.start().told()
+    os.link(place.path / cgcs(), place.path / "second")
+    (place.path / cgcs()).chmod(0o600)
+    assert "gone" not in {kind for kind, _uuid in place.told()}
+    place.loop.advance(SCAN_SECS + 1)
+    assert place.told() == []
 
 
 def test_a_file_that_vanished_unnoticed_is_lost_and_found_again_by_a_scan(place):
