@@ -17,7 +17,7 @@ from guestmtce.core.agent.inventory import Host, Inventory
 from guestmtce.core.agent.lanes import VOID_REASONS, Kind
 from guestmtce.core.agent.vim_commands import Operation
 from guestmtce.core.agent.vim_messages import FAILED, UNHEALTHY
-from guestmtce.core.shared.condition import Condition
+from guestmtce.core.shared.condition import CONDITIONS
 from guestmtce.core.shared.owed import Owed
 from guestmtce.core.shared.vocabulary import (
     FROM_MTC_AGENT,
@@ -59,13 +59,13 @@ _STATUSES = ("200", "204", "400", "404", "503")
 
 def register(registry: Registry, core: Agent) -> None:
     """Show the hosts and the instances."""
-    add, inventory = registry.collect, core.inventory
+    inventory = core.inventory
     registry.tally(
         "guestmtce_instances",
         "Instances by how they are, in guestctl's words.",
         "state",
         lambda: (each.now().condition.value for each in inventory.instances.values()),
-        [condition.value for condition in Condition],
+        CONDITIONS,
         shared=True,
     )
     registry.collect_all(
@@ -87,14 +87,14 @@ def register(registry: Registry, core: Agent) -> None:
             lambda: sum(host.acknowledges is True for host in inventory.hosts.values()),
         ),
     )
-    add(
+    registry.collect(
         "gauge",
         "guestmtce_host_silent",
         "1 for a host that answers no audit.",
         lambda: {(host.hostname,): int(host.silent) for host in _shown(core)},
         ("host",),
     )
-    add(
+    registry.collect(
         "gauge",
         "guestmtce_host_silence_seconds",
         "Since the last word of a host's guestServer; since the host is known, if it said none.",

@@ -20,7 +20,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 from guestmtce.agent.page_source import HEAD, SCRIPT, STYLE, TAIL
-from guestmtce.core.shared.condition import Condition, Diagnosis, duration, in_words
+from guestmtce.core.shared.condition import CONDITIONS, Condition, Diagnosis, duration, in_words
 from guestmtce.core.shared.text import plural
 from guestmtce.runtime.wall import moment
 
@@ -32,7 +32,6 @@ _EVENTS_SHOWN = 50
 
 Row = Mapping[str, Any]
 
-_CONDITIONS = {condition.value: condition for condition in Condition}
 _BAD = frozenset({Condition.LOST, Condition.ILL, Condition.FLOODING, Condition.SILENT})
 _UNCLEAR = frozenset({Condition.UNKNOWN, Condition.STOPPED, Condition.NO_CHANNEL})
 _GOOD = frozenset({Condition.OK})
@@ -129,7 +128,7 @@ def _worst(rows: Iterable[_Ranked], most: int) -> list[_Ranked]:
 
 
 def _diagnosis(row: Row) -> Diagnosis | None:
-    condition = _CONDITIONS.get(str(row.get("condition")))
+    condition = CONDITIONS.get(str(row.get("condition")))
     if condition is None:
         return None
     return Diagnosis(condition, row.get("since"), str(row.get("detail") or ""))
@@ -157,7 +156,7 @@ def _summary(shown: Snapshot, counts: Counter[str]) -> str:
 
 def _conditions(counts: Counter[str]) -> str:
     """Return how many instances there are and how they are, the worst first."""
-    order = [*_CONDITIONS, "?"]
+    order = [*CONDITIONS, "?"]
     parts = [f"{counts[word]:,} {word}" for word in order if counts[word]]
     return _many(sum(counts.values()), "instance") + (f" ({', '.join(parts)})" if parts else "")
 

@@ -101,11 +101,6 @@ class ServerLink:
         """Take nothing in any more; what is told from now on is still acknowledged."""
         self._deaf = True
 
-    def role(self, hostname: str) -> Role | None:
-        """Return what is known of the guestServer of a host, None if there is nothing."""
-        host = self._agent.inventory.host_named(hostname)
-        return host.role if host is not None else None
-
     def _role_of(self, host: Host) -> Role | None:
         """Return the host's role, made when it is talked to for the first time.
 

@@ -42,7 +42,7 @@ def duration(value: object) -> str:
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (secs, "s")]
     while len(parts) > 1 and parts[0][0] == 0:
         del parts[0]
-    return " ".join(f"{number} {unit}" for number, unit in parts[:2])
+    return " ".join(f"{count} {unit}" for count, unit in parts[:2])
 
 
 def show(shown: Mapping[str, Any], now: float, style: Style) -> list[str]:

@@ -85,7 +85,7 @@ class Patient(NamedTuple):
         return os.path.exists(self.path(path))
 
     def text(self, path: str) -> str | None:
-        """Return the first line of a small file, None if it cannot be read."""
+        """Return the text of a small file without white space around it, None if unreadable."""
         try:
             return files.read_text(self.path(path)).strip()
         except OSError:

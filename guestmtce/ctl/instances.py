@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from guestmtce.core.shared.condition import Condition, Diagnosis, duration, in_words
+from guestmtce.core.shared.condition import CONDITIONS, Condition, Diagnosis, duration, in_words
 from guestmtce.core.shared.text import plural, printable
 from guestmtce.ctl.ask import number
 from guestmtce.ctl.table import Column, Style, cell, cut, table
@@ -17,7 +17,6 @@ from guestmtce.runtime.wall import moment
 
 Row = Mapping[str, object]
 
-_CONDITIONS = {condition.value: condition for condition in Condition}
 SHORT_UUID = 8
 # Text and the number after it. A number of more digits is no number that anybody counts with.
 _RUNS = re.compile("([^0-9]+|)([0-9]{1,18}|)")
@@ -25,7 +24,7 @@ _RUNS = re.compile("([^0-9]+|)([0-9]{1,18}|)")
 
 def diagnosis_of(row: Row) -> Diagnosis | None:
     """Return what a daemon says of the instance's condition; None if it says nothing known."""
-    condition = _CONDITIONS.get(str(row.get("condition")))
+    condition = CONDITIONS.get(str(row.get("condition")))
     if condition is None:
         return None
     detail = row.get("detail")
@@ -187,6 +186,6 @@ def _mark(row: Row) -> str:
 def summary(rows: Sequence[Row]) -> str:
     """Return how many instances there are, and how many are how: `3 instances: 1 lost, 2 ok`."""
     counts = Counter(str(row.get("condition")) for row in rows)
-    known = [f"{counts[word]} {word}" for word in _CONDITIONS if counts[word]]
+    known = [f"{counts[word]} {word}" for word in CONDITIONS if counts[word]]
     total = f"{len(rows)} {plural('instance', len(rows))}"
     return f"{total}: {', '.join(known)}" if known else total

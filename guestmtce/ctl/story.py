@@ -110,7 +110,7 @@ def timeline(entries: Entries, style: Style = _PLAIN) -> list[str]:
 def why(shown: Mapping[str, Any], now: float, style: Style) -> list[str]:
     """Return the story that each daemon has of an instance; `now` is the wall clock's."""
     stories = [_story(daemon, instance, now, style) for daemon, instance in shown.items()]
-    return [line for number, lines in enumerate(stories) for line in [""] * bool(number) + lines]
+    return [line for place, lines in enumerate(stories) for line in [""] * bool(place) + lines]
 
 
 def _story(daemon: str, instance: Mapping[str, Any], now: float, style: Style) -> list[str]:

@@ -114,7 +114,7 @@ class Guest:
         return response
 
     def check(self, response: ActionResponse, event: Event, kind: Notification) -> None:
-        """Raise Broken unless it is an answer to that question."""
+        """Raise BrokenError unless it is an answer to that question."""
         asked = (self.writer.invocation_id, event, kind)
         if (response.invocation_id, response.event, response.notification) != asked:
             raise BrokenError(f"it is for {response.event}, {response.notification}")

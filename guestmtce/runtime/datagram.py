@@ -92,21 +92,25 @@ class DatagramSocket:
         except (OSError, ValueError) as error:
             log.debug("no address to send to: %s", error)
             return False
-        if not self._backlog:
-            try:
-                self._socket.sendto(data, target)
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                log.debug("datagram send failed: %s", error)
-                return False
-            else:
-                return True
+        taken = None if self._backlog else self._offer(data, target)
+        if taken is not None:
+            return taken
         if len(self._backlog) >= MAX_BACKLOG:
             return False
         self._backlog.append((data, target, on_end))
         self._update_interest()
         return None
+
+    def _offer(self, data: bytes, target: addresses.SocketAddress) -> bool | None:
+        """Return whether the kernel takes it, None if it has no room now."""
+        try:
+            self._socket.sendto(data, target)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            log.debug("datagram send failed: %s", error)
+            return False
+        return True
 
     def close(self) -> None:
         """Close now; the backlog is lost. Closing twice does nothing."""
@@ -153,15 +157,9 @@ class DatagramSocket:
     def _flush(self) -> None:
         while self._backlog and not self.closed:
             data, target, on_end = self._backlog[0]
-            try:
-                self._socket.sendto(data, target)
-            except BlockingIOError:
+            taken = self._offer(data, target)
+            if taken is None:
                 break
-            except OSError as error:
-                log.debug("datagram send failed: %s", error)
-                taken = False
-            else:
-                taken = True
             self._backlog.popleft()
             if on_end is not None:
                 on_end(taken)

@@ -65,7 +65,7 @@ class EventLog:
         if self._path is not None:
             self._unwritten.append(_encode(event).encode("ascii") + b"\n")
             self._write(self._path)
-        for follower in list(self._followers):
+        for follower in self._followers:
             follower(numbered)
 
     def answer(self) -> dict[str, object]:
@@ -76,15 +76,9 @@ class EventLog:
         """Return the events kept that came after that number."""
         return [event for event in self._kept if event["number"] > number]
 
-    def follow(self, follower: Follower) -> Callable[[], None]:
-        """Call `follower(event)` for each event from now on; return what ends that."""
+    def follow(self, follower: Follower) -> None:
+        """Call `follower(event)` for each event from now on."""
         self._followers.append(follower)
-
-        def leave() -> None:
-            with contextlib.suppress(ValueError):
-                self._followers.remove(follower)
-
-        return leave
 
     def remembered(self) -> Iterator[Event]:
         """Yield the events that the files hold, oldest first; other lines are passed over."""

@@ -10,6 +10,8 @@ import os
 import struct
 from typing import NamedTuple
 
+from guestmtce.runtime.libc import LIBC, last_error
+
 IN_MODIFY = 0x00000002
 IN_ATTRIB = 0x00000004
 IN_MOVED_FROM = 0x00000040
@@ -34,13 +36,12 @@ _RECORD = struct.Struct("=iIII")
 # One read takes at least 240 events of the longest name; the rest stays for the next turn.
 READ_BYTES = 64 * 1024
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.inotify_init1.argtypes = [ctypes.c_int]
-_libc.inotify_init1.restype = ctypes.c_int
-_libc.inotify_add_watch.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32]
-_libc.inotify_add_watch.restype = ctypes.c_int
-_libc.inotify_rm_watch.argtypes = [ctypes.c_int, ctypes.c_int]
-_libc.inotify_rm_watch.restype = ctypes.c_int
+LIBC.inotify_init1.argtypes = [ctypes.c_int]
+LIBC.inotify_init1.restype = ctypes.c_int
+LIBC.inotify_add_watch.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32]
+LIBC.inotify_add_watch.restype = ctypes.c_int
+LIBC.inotify_rm_watch.argtypes = [ctypes.c_int, ctypes.c_int]
+LIBC.inotify_rm_watch.restype = ctypes.c_int
 
 
 class FileEvent(NamedTuple):
@@ -76,9 +77,9 @@ class Inotify:
     """An inotify instance, non-blocking and close-on-exec. Can be given to `Loop.watch`."""
 
     def __init__(self) -> None:
-        self._fd: int = _libc.inotify_init1(IN_NONBLOCK | IN_CLOEXEC)
+        self._fd: int = LIBC.inotify_init1(IN_NONBLOCK | IN_CLOEXEC)
         if self._fd < 0:
-            raise _error("inotify_init1")
+            raise last_error("inotify_init1")
 
     def fileno(self) -> int:
         """Return the descriptor, -1 once closed."""
@@ -89,15 +90,15 @@ class Inotify:
 
         Raises OSError with the path in it: ENOENT, ENOTDIR (with IN_ONLYDIR), ENOSPC, …
         """
-        wd: int = _libc.inotify_add_watch(self._fd, os.fsencode(path), mask)
+        wd: int = LIBC.inotify_add_watch(self._fd, os.fsencode(path), mask)
         if wd < 0:
-            raise _error(os.fsdecode(path))
+            raise last_error(os.fsdecode(path))
         return wd
 
     def rm_watch(self, wd: int) -> None:
         """Stop watching; IN_IGNORED follows. Raises OSError EINVAL if it is gone already."""
-        if _libc.inotify_rm_watch(self._fd, wd) < 0:
-            raise _error(f"watch {wd}")
+        if LIBC.inotify_rm_watch(self._fd, wd) < 0:
+            raise last_error(f"watch {wd}")
 
     def read(self) -> list[FileEvent]:
         """Return what has happened, [] if nothing; at most READ_BYTES of records a call."""
@@ -111,8 +112,3 @@ class Inotify:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-
-def _error(what: str) -> OSError:
-    number = ctypes.get_errno()
-    return OSError(number, os.strerror(number), what)

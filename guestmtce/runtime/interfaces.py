@@ -6,10 +6,10 @@ A bind is no proof that an address is here: `net.ipv4.ip_nonlocal_bind` lets it 
 from __future__ import annotations
 
 import ctypes
-import os
 import socket
 
 from guestmtce.runtime.address import is_loopback, normalise
+from guestmtce.runtime.libc import LIBC, last_error
 
 
 class _SockAddr(ctypes.Structure):
@@ -32,11 +32,10 @@ _IfAddrs._fields_ = (
 # Where the address is within `data`, and how long it is.
 _PLACES = {socket.AF_INET: (2, 4), socket.AF_INET6: (6, 16)}
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.getifaddrs.argtypes = (ctypes.POINTER(ctypes.POINTER(_IfAddrs)),)
-_libc.getifaddrs.restype = ctypes.c_int
-_libc.freeifaddrs.argtypes = (ctypes.POINTER(_IfAddrs),)
-_libc.freeifaddrs.restype = None
+LIBC.getifaddrs.argtypes = (ctypes.POINTER(ctypes.POINTER(_IfAddrs)),)
+LIBC.getifaddrs.restype = ctypes.c_int
+LIBC.freeifaddrs.argtypes = (ctypes.POINTER(_IfAddrs),)
+LIBC.freeifaddrs.restype = None
 
 
 def is_here(address: str) -> bool:
@@ -47,9 +46,8 @@ def is_here(address: str) -> bool:
 def addresses_here() -> frozenset[str]:
     """Return the addresses of all interfaces in their usual spelling; raises OSError."""
     first = ctypes.POINTER(_IfAddrs)()
-    if _libc.getifaddrs(ctypes.byref(first)) != 0:
-        errno = ctypes.get_errno()
-        raise OSError(errno, os.strerror(errno), "getifaddrs")
+    if LIBC.getifaddrs(ctypes.byref(first)) != 0:
+        raise last_error("getifaddrs")
     found = set()
     try:
         entry = first
@@ -59,7 +57,7 @@ def addresses_here() -> frozenset[str]:
                 found.add(address)
             entry = entry.contents.ifa_next
     finally:
-        _libc.freeifaddrs(first)
+        LIBC.freeifaddrs(first)
     return frozenset(found)
 
 

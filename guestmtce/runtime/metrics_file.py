@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 
 from guestmtce.runtime import files
-from guestmtce.runtime.loop import Loop, Timer
+from guestmtce.runtime.loop import Loop, Timers
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +24,9 @@ class MetricsFile:
 
     def __init__(self, loop: Loop, render: Callable[[], str], root: str) -> None:
         self.problem = ""
-        self._loop = loop
         self._render = render
         self._root = root
-        self._timer: Timer | None = None
+        self._timers = Timers(loop)
         self._path: str | None = None
 
     def start(self, setting: str | None) -> None:
@@ -35,8 +34,6 @@ class MetricsFile:
         path = None if setting is None else files.under(self._root, setting)
         if path != self._path:
             self.stop()
-        elif self._timer is not None:
-            self._timer.cancel()
         self._path = path
         if path is not None:
             self._write(path)
@@ -44,16 +41,14 @@ class MetricsFile:
     def stop(self) -> None:
         """Write no more, and remove the file."""
         self.problem = ""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timers.cancel_all()
         path, self._path = self._path, None
         if path is not None:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
     def _write(self, path: str) -> None:
-        self._timer = self._loop.call_later(FILE_SECS, self._write, path)
+        self._timers.start("write", FILE_SECS, self._write, path)
         try:
             files.write_atomic(path, self._render())
         except OSError as error:

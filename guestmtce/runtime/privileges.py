@@ -13,6 +13,8 @@ import os
 import struct
 from collections.abc import Iterable
 
+from guestmtce.runtime.libc import LIBC, last_error
+
 log = logging.getLogger(__name__)
 
 # linux/capability.h
@@ -29,9 +31,7 @@ _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
-_libc.capset.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+LIBC.capset.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
 
 _NAMES = {CAP_DAC_OVERRIDE: "CAP_DAC_OVERRIDE"}
 
@@ -90,17 +90,12 @@ def _capset(kept: int) -> None:
     """Make `kept` the effective and the permitted set, and the inheritable one empty."""
     low, high = kept & 0xFFFFFFFF, kept >> _WORD
     data = _DATA.pack(low, low, 0, high, high, 0)
-    if _libc.capset(_HEADER.pack(_VERSION_3, 0), data):
-        raise _error("capset")
+    if LIBC.capset(_HEADER.pack(_VERSION_3, 0), data):
+        raise last_error("capset")
 
 
 def _prctl(option: int, argument: int) -> int:
-    result = int(_libc.prctl(option, argument, 0, 0, 0))
+    result = int(LIBC.prctl(option, argument, 0, 0, 0))
     if result < 0:
-        raise _error(f"prctl {option}")
+        raise last_error(f"prctl {option}")
     return result
-
-
-def _error(what: str) -> OSError:
-    code = ctypes.get_errno()
-    return OSError(code, os.strerror(code), what)

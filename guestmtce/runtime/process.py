@@ -17,6 +17,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from guestmtce.runtime.libc import LIBC
+
 log = logging.getLogger(__name__)
 
 _PR_SET_NAME = 15
@@ -168,10 +170,8 @@ def set_name(name: str, arguments: Sequence[str] = ()) -> None:
     pidof(8) goes by the first word of the command line, so that is written over as well:
     with `name` and `arguments`, as a compiled daemon's would be.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
     text = ctypes.create_string_buffer(os.fsencode(name)[:_MAX_COMM])
-    libc.prctl(_PR_SET_NAME, ctypes.addressof(text), 0, 0, 0)
+    LIBC.prctl(_PR_SET_NAME, ctypes.addressof(text), 0, 0, 0)
     try:
         _set_command_line([name, *arguments])
     except (OSError, ValueError, IndexError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from guestmtce.core.server.guest_protocol import CHALLENGE_LIMIT
 from guestmtce.core.server.worker import Worker
@@ -110,11 +111,10 @@ class GuestServer:
             Command.MOD_INST: self._provision,
             Command.DEL_INST: self._delete_instance,
             Command.MOD_HOST: self._set_host_reporting,
-            Command.QRY_INST: self._query,
-            Command.VOTE_INST: self._vote,
-            Command.NOTIFY_INST: self._notify,
+            Command.QRY_INST: lambda _message, stamp: self._telling.query(stamp),
+            Command.VOTE_INST: partial(self._ask, Notification.REVOCABLE),
+            Command.NOTIFY_INST: partial(self._ask, Notification.IRREVOCABLE),
         }
-        acknowledges = self.settings.acknowledge
         return AgentLink(
             self._loop,
             self.settings,
@@ -122,7 +122,7 @@ class GuestServer:
             hosts=HostsFile(self._path("/etc/hosts"), self._loop.time),
             management_interface=management_interface(files.reader(self._root)),
             handlers=handlers,
-            epoch=new_epoch(outside.number_below) if acknowledges else None,
+            epoch=new_epoch(outside.number_below) if self.settings.acknowledge else None,
             on_new_agent=self._new_agent,
             on_flush=self._on_flush,
             on_order=self._note_acknowledged,
@@ -282,16 +282,7 @@ class GuestServer:
             for uuid in self.channels:
                 self._faults_are_void(uuid)
 
-    def _query(self, _message: MtcMessage, stamp: Stamp | None) -> None:
-        self._telling.query(stamp)
-
-    def _vote(self, message: MtcMessage, _stamp: Stamp | None) -> None:
-        self._ask(message, Notification.REVOCABLE)
-
-    def _notify(self, message: MtcMessage, _stamp: Stamp | None) -> None:
-        self._ask(message, Notification.IRREVOCABLE)
-
-    def _ask(self, message: MtcMessage, notification: Notification) -> None:
+    def _ask(self, notification: Notification, message: MtcMessage, _stamp: Stamp | None) -> None:
         uuid, event = Ask.of(message)
         channel = self.channels.get(uuid)
         if channel is None:

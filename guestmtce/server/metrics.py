@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from guestmtce.core.server.guest_protocol import BAD_MESSAGES
 from guestmtce.core.server.vote import ENDINGS
 from guestmtce.core.server.worker import Stats, Worker
-from guestmtce.core.shared.condition import Condition
+from guestmtce.core.shared.condition import CONDITIONS
 from guestmtce.core.shared.owed import Owed
 from guestmtce.core.shared.vocabulary import TO_AGENT, TO_SERVER
 from guestmtce.runtime import files, intake
@@ -41,7 +41,7 @@ def register(
         "Instances by how they are, in guestctl's words.",
         "state",
         lambda: (channel.instance.condition().value for channel in channels.values()),
-        [condition.value for condition in Condition],
+        CONDITIONS,
         shared=True,
     )
     _register_heartbeat(registry, worker.stats)

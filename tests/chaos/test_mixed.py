@@ -86,7 +86,8 @@ def test_upgrades_in_either_order(make, agent_first):
     world.advance(60.0)
     assert failed(world) == world.uuids
     check(world)
-    assert world.agent.server_link.role("compute-0").peer_epoch == world.server.link.role.epoch
+    host = world.agent.core.inventory.host_named("compute-0")
+    assert host.role.peer_epoch == world.server.link.role.epoch
 
 
 def test_an_illness_that_is_over_is_not_told_to_the_agent_that_comes_next(make):

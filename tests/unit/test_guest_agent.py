@@ -387,7 +387,7 @@ def test_what_a_server_claims_is_not_owed_to_it(rig):
     """It is told to forget an instance that it should not have, each time that it lists it."""
     rig.add_host("compute-1", HOST_1)
     rig.create(UUID_2, "compute-1")
-    role = rig.agent.server_link.role("compute-0")
+    role = rig.agent.core.inventory.host_named("compute-0").role
     owed = role.owed_count
     for count in (1, 2):
         rig.info("QRY_INST", uuid=UUID_2)

@@ -6,6 +6,7 @@ Replaces the handlers of guestHttpSvr. Checked commands in, status and JSON memb
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from guestmtce.core.agent.agent import Agent
@@ -64,13 +65,8 @@ def _host_create(agent: Agent, command: VimCommand, now: float) -> CommandAnswer
     return _PASS
 
 
-def _host_enable(agent: Agent, command: VimCommand, now: float) -> CommandAnswer:
-    agent.set_host_reporting(_host(agent, command, now), True, now)
-    return _PASS
-
-
-def _host_disable(agent: Agent, command: VimCommand, now: float) -> CommandAnswer:
-    agent.set_host_reporting(_host(agent, command, now), False, now)
+def _host_set(reporting: bool, agent: Agent, command: VimCommand, now: float) -> CommandAnswer:
+    agent.set_host_reporting(_host(agent, command, now), reporting, now)
     return _PASS
 
 
@@ -128,14 +124,6 @@ def _instance_delete(agent: Agent, command: VimCommand, _now: float) -> CommandA
     return _GONE
 
 
-def _instance_vote(agent: Agent, command: VimCommand, now: float) -> CommandAnswer:
-    return _ask(agent, command, Notification.REVOCABLE, now)
-
-
-def _instance_notify(agent: Agent, command: VimCommand, now: float) -> CommandAnswer:
-    return _ask(agent, command, Notification.IRREVOCABLE, now)
-
-
 _SENT_AS = {
     Notification.REVOCABLE: Command.VOTE_INST,
     Notification.IRREVOCABLE: Command.NOTIFY_INST,
@@ -143,7 +131,7 @@ _SENT_AS = {
 
 
 def _ask(
-    agent: Agent, command: VimCommand, notification: Notification, now: float
+    notification: Notification, agent: Agent, command: VimCommand, now: float
 ) -> CommandAnswer:
     """Pass a vote or notify on, and say how long the guest has.
 
@@ -176,14 +164,14 @@ def _tells_what_happened(event: Event, notification: Notification) -> bool:
 
 _HANDLERS: dict[Operation, Callable[[Agent, VimCommand, float], CommandAnswer]] = {
     Operation.HOST_CREATE: _host_create,
-    Operation.HOST_ENABLE: _host_enable,
-    Operation.HOST_DISABLE: _host_disable,
+    Operation.HOST_ENABLE: partial(_host_set, True),
+    Operation.HOST_DISABLE: partial(_host_set, False),
     Operation.HOST_QUERY: _host_query,
     Operation.HOST_DELETE: _host_delete,
     Operation.INSTANCE_CREATE: _instance_create,
     Operation.INSTANCE_SET: _instance_set,
     Operation.INSTANCE_QUERY: _instance_query,
     Operation.INSTANCE_DELETE: _instance_delete,
-    Operation.INSTANCE_VOTE: _instance_vote,
-    Operation.INSTANCE_NOTIFY: _instance_notify,
+    Operation.INSTANCE_VOTE: partial(_ask, Notification.REVOCABLE),
+    Operation.INSTANCE_NOTIFY: partial(_ask, Notification.IRREVOCABLE),
 }

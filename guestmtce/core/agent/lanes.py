@@ -70,7 +70,7 @@ class Spacing(NamedTuple):
 class Message:
     """One thing to tell or ask.
 
-    `detail` is what its body is made from when it is written: an Alarm, a GuestAnswer, the UUID
+    `detail` is what its body is made from when it is written: a VimAlarm, a GuestAnswer, the UUID
     of the host that is asked about. A `service` event has none, it tells the state of that moment.
     `expires` is when nobody wants to hear it any more, `due` when it may be told; both are
     seconds of the loop's clock. `spacing` keeps it apart from the last one like it that
@@ -187,30 +187,35 @@ class Lanes:
 
     def take(self, now: float) -> tuple[str, Message] | None:
         """Take the message whose turn it is; its lane waits until `release`."""
-        for lanes in (self._urgent, self._ready):
-            while lanes:
-                _key, lane = lanes.popitem(last=False)
-                message = self._first_due(lane, now)
-                if message is not None:
-                    lane.turn.remove(message)
-                    lane.current = message
-                    return lane.key, message
-                self._file(lane)
-        return None
+        found = self._next(now, self._urgent, self._ready)
+        if found is None:
+            return None
+        lane, message = found
+        lane.turn.remove(message)
+        lane.current = message
+        return lane.key, message
 
     def take_probe(self, now: float) -> tuple[str, Message] | None:
         """Take what does no harm: a waiting state, else the state of one that has an alarm."""
-        for lanes in (self._ready, self._urgent):
+        found = self._next(now, self._ready, self._urgent)
+        if found is None:
+            return None
+        lane, message = found
+        if message.kind in HARMLESS:
+            lane.turn.remove(message)
+        else:
+            message = Message(Kind.SERVICE, void="probe")
+        lane.current = message
+        return lane.key, message
+
+    def _next(self, now: float, *groups: OrderedDict[str, _Lane]) -> tuple[_Lane, Message] | None:
+        """Return the first message that may be told now, and its lane, out of its group."""
+        for lanes in groups:
             while lanes:
                 _key, lane = lanes.popitem(last=False)
                 message = self._first_due(lane, now)
                 if message is not None:
-                    if message.kind in HARMLESS:
-                        lane.turn.remove(message)
-                    else:
-                        message = Message(Kind.SERVICE, void="probe")
-                    lane.current = message
-                    return lane.key, message
+                    return lane, message
                 self._file(lane)
         return None
 

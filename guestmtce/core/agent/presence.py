@@ -12,7 +12,7 @@ ABSENT_SECS = 10.0
 
 
 class Presence:
-    """Times are seconds of the loop's clock."""
+    """Whether this agent is `active`, by what is noted; times are of the loop's clock."""
 
     def __init__(self) -> None:
         self.active = True

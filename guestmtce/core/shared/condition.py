@@ -27,6 +27,8 @@ class Condition(Word):
     OK = "ok"
 
 
+# By its word, the worst first.
+CONDITIONS = {condition.value: condition for condition in Condition}
 _RANK = {condition: rank for rank, condition in enumerate(Condition)}
 
 

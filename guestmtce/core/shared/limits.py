@@ -1,4 +1,4 @@
-"""How often something may happen: the one room of limits, of guests, of logs, of answers.
+"""How often something may happen: all that limits guests, peers, logs and answers in time.
 
 Times are arguments, in seconds of one monotonic clock.
 """

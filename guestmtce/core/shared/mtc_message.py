@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from guestmtce.core.shared.errors import ProtocolError
 from guestmtce.core.shared.text import (
@@ -58,6 +59,8 @@ SERVICE_NAME = b"guestAgent"
 
 _NO_PARAMETERS = bytes(20)
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class MtcMessage:
@@ -71,7 +74,7 @@ class MtcMessage:
         """Return the non-empty string under `key`; raises ProtocolError."""
         value = self.members.get(key)
         if not isinstance(value, str) or not 0 < len(value) <= limit:
-            raise ProtocolError("bad_member", f"failed to parse {key}")
+            raise _bad(key)
         return value
 
     def optional(self, key: str, limit: int = HOSTNAME_LIMIT) -> str:
@@ -83,36 +86,38 @@ class MtcMessage:
         """Return the whole seconds that stand under `key` as text; raises ProtocolError."""
         text = self.text(key)
         if not _SECONDS.fullmatch(text):
-            raise ProtocolError("bad_member", f"failed to parse {key}")
+            raise _bad(key)
         return int(text)
 
     def uuid(self, key: str = "uuid") -> str:
         """Return the UUID under `key` in lower case; raises ProtocolError."""
         uuid = canonical_uuid(self.text(key))
         if uuid is None:
-            raise ProtocolError("bad_member", f"failed to parse {key}")
+            raise _bad(key)
         return uuid
 
     def switch(self, key: str) -> bool:
         """Return True for `enabled`, False for `disabled`; raises ProtocolError."""
-        value = SWITCHES.get(self.text(key))
-        if value is None:
-            raise ProtocolError("bad_member", f"failed to parse {key}")
-        return value
+        return self._meaning(key, SWITCHES)
 
     def event(self, key: str = "event") -> Event:
         """Return the platform event under `key`; raises ProtocolError."""
-        event = EVENTS.get(self.text(key))
-        if event is None:
-            raise ProtocolError("bad_member", f"failed to parse {key}")
-        return event
+        return self._meaning(key, EVENTS)
 
     def notification(self, key: str = "notification_type") -> Notification:
         """Return the notification type under `key`; raises ProtocolError."""
-        notification = NOTIFICATIONS.get(self.text(key))
-        if notification is None:
-            raise ProtocolError("bad_member", f"failed to parse {key}")
-        return notification
+        return self._meaning(key, NOTIFICATIONS)
+
+    def _meaning(self, key: str, words: Mapping[str, T]) -> T:
+        """Return what the word under `key` means; raises ProtocolError for another one."""
+        word = self.text(key)
+        if word not in words:
+            raise _bad(key)
+        return words[word]
+
+
+def _bad(key: str) -> ProtocolError:
+    return ProtocolError("bad_member", f"failed to parse {key}")
 
 
 def decode(data: bytes) -> MtcMessage:
