@@ -130,7 +130,7 @@ raise_management_interface() (
 
 is_installed() {
     [ -x "$BINARY" ] && return 0
-    echo "$NAME: $BINARY is not installed" >&2
+    echo "$NAME: $BINARY is not installed, or not executable" >&2
     return 1
 }
 
