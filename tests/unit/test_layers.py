@@ -55,7 +55,7 @@ TIERS = [
     },
     {"shared.config"},
     {"shared.settings", "shared.mtc_message", "shared.http_framing"},
-    {"shared.stamp", "shared.owed", "shared.inbox", "shared.delivery"},
+    {"shared.stamp", "shared.owed", "shared.inbox", "shared.lives", "shared.delivery"},
     {
         "server.guest_protocol",
         "server.worker",

@@ -6,19 +6,13 @@ Sans-I/O: times are arguments in seconds of one monotonic clock, datagrams come 
 for a guestAgent the guestServer of a host name. One `Role` here holds all that is known of one.
 It has a table of `Debts` (what we owe to it) and an `Inbox` (what we took of what it said).
 
-**Epochs.** A process chooses a random number when it starts, its epoch, and numbers what it
-says to a role from 1. So a message is known by (epoch, seq), and a restart by a new epoch. A
-datagram can be late by any time, and a stale second agent can run elsewhere: so a new epoch is
-*taken* only when a probe that we send to the role's address comes back acknowledged under it.
-Until then nothing of it is applied or acknowledged; its sender will say it again. An epoch that
-was given up is taken again only when the present one has been silent for 5 s.
-
-**Proof.** An acknowledgement that names our epoch proves the role for 15 s: somebody is there
-who drops repeats. Everybody gets each message once. Only a proven role gets repeats; another
-gets a probe at those times instead, and when it answers, all that is owed follows, 100 messages
-per 10 ms. An old peer never answers, so it never gets anything twice; what the kernel refused
-to send it has not got at all, and is said again each 2 s. A message without an epoch comes from
-an old peer: its proof is over, and its states are left to the audit.
+**Lives.** Which process plays the role is `lives`' to tell: its epoch, whether it is taken, and
+whether it is *proven* that somebody is there who drops repeats. Everybody gets each message once.
+Only a proven role gets repeats; another gets a probe at those times instead, and when it answers,
+all that is owed follows, 100 messages per 10 ms. An old peer never answers, so it never gets
+anything twice; what the kernel refused to send it has not got at all, and is said again each 2 s.
+A message without an epoch comes from an old peer: its proof is over, and its states are left to
+the audit.
 
 **States and orders.** A state (RUNNING, ADD_INST, MOD_HOST, ...) is owed until acknowledged or
 until there is a newer one of its instance; the receiver ignores one that is behind. An order
@@ -46,6 +40,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from guestmtce.core.shared.inbox import Inbox, Receipt, Verdict
+from guestmtce.core.shared.lives import Lives
 from guestmtce.core.shared.mtc_message import Record
 from guestmtce.core.shared.owed import (
     ORDERS,
@@ -58,15 +53,10 @@ from guestmtce.core.shared.owed import (
     Owed,
     Topic,
     Voided,
-    repeat_after,
 )
 from guestmtce.core.shared.stamp import Acknowledgement, Loopback, Probe, Stamp
 from guestmtce.core.shared.vocabulary import Command
 
-PROVEN_SECS = 15.0
-# How long the present life of a role must be silent before an earlier one is taken again.
-SILENT_SECS = 5.0
-RETIRED_KEPT = 8
 BURST = 100
 BURST_SECS = 0.01
 # What the kernel refused, for want of a route say, is tried again so often.
@@ -113,7 +103,7 @@ class Role:
         self.epoch = epoch
         self._on_output = on_output
         self._on_order = on_order
-        self.peer_epoch: int | None = None
+        self._lives = Lives(self.stats.counts, on_output)
         self._seq = 0
         self._debts = Debts(self.stats)
         self._inbox = Inbox()
@@ -121,15 +111,13 @@ class Role:
         self._settled: list[Post] = []
         self._finals: list[tuple[float, int, Post]] = []
         self._final_count = 0
-        self._proven_until = float("-inf")
-        self._heard_at = float("-inf")
         self._burst_at = float("-inf")
-        self._retired: deque[int] = deque(maxlen=RETIRED_KEPT)
-        self._candidate: int | None = None
-        self._probes_since = float("-inf")
-        self._probes = 0
-        self._probe_at: float | None = None
         self._unsent_at: float | None = None
+
+    @property
+    def peer_epoch(self) -> int | None:
+        """The epoch of the process that plays the role, None if it is an old one, or unknown."""
+        return self._lives.epoch
 
     # What we say.
 
@@ -168,8 +156,8 @@ class Role:
         debt = Debt(command, record, (uuid, topic), self._seq, name, now, due, expires)
         self._debts.put(debt)
         self._emit(self._post(debt))
-        if not self._is_proven(now):
-            self._probe_from(now, now + REPEATS_AFTER[0])
+        if not self._lives.is_proven(now):
+            self._lives.probe_from(now, now + REPEATS_AFTER[0])
 
     def void(self, uuid: str, *topics: Topic) -> None:
         """Owe nothing of these topics (of all, if none is named) of an instance any more."""
@@ -215,7 +203,7 @@ class Role:
 
         What was taken before is acknowledged again, and so is what is behind.
         """
-        if not self._is_of_present_life(stamp.epoch, now):
+        if not self._lives.is_present(stamp.epoch, now):
             self._count(Verdict.UNPROVEN)
             return Verdict.UNPROVEN, None
         topic = TOPICS.get(command)
@@ -237,7 +225,7 @@ class Role:
     def heard_answer(self, uuid: str, stamp: Stamp, now: float, *, running: bool) -> Verdict:
         """Judge an answer to a query of ours."""
         verdict = Verdict.UNPROVEN
-        if self._is_of_present_life(stamp.epoch, now):
+        if self._lives.is_present(stamp.epoch, now):
             key = (uuid, Topic.STATUS)
             verdict = self._inbox.judge_answer(key, stamp.epoch, stamp.seq, running=running)
         self._count(verdict)
@@ -250,12 +238,10 @@ class Role:
     def heard_old(self) -> None:
         """A message without a stamp: an old peer plays the role now."""
         self.acknowledges, self.peer_version = False, ""
-        self._proven_until = float("-inf")
-        self._candidate = None
-        self._retire()
+        self._lives.end()
         self._debts.drop_states()
         if not len(self._debts):
-            self._probe_at = None
+            self._lives.probe_at = None
 
     def loopback(self, said: Loopback, address: str, now: float) -> bool:
         """Take a probe or an acknowledgement; True if the role has a new life with that.
@@ -264,18 +250,18 @@ class Role:
         """
         if isinstance(said, Probe):
             # Whoever asks is told that we are here; whether we believe its epoch is our matter.
-            self._is_of_present_life(said.epoch, now)
+            self._lives.is_present(said.epoch, now)
             answer = Acknowledgement(self.epoch, said.epoch, 0, version=self._version)
             self._emit(Post(Command.LOOPBACK, answer, None, address))
             return False
         if said.of != self.epoch:
             return False  # it answers an earlier life of ours
         renewed = False
-        if said.epoch != self.peer_epoch:
-            if said.ack or self._is_given_up(said.epoch, now):
+        if said.epoch != self._lives.epoch:
+            if said.ack or self._lives.is_given_up(said.epoch, now):
                 self._acknowledged_by_another_life(said, now)
                 return False
-            self._take(said.epoch)
+            self._lives.take(said.epoch)
             self.acknowledges, self.peer_version = True, said.version
             renewed = True
         self._acknowledged(said, now, renewed=renewed)
@@ -292,7 +278,7 @@ class Role:
 
     def judge_again(self, receipt: Receipt) -> Verdict:
         """Judge an order that was deferred: something newer may have been taken meanwhile."""
-        if receipt.epoch != self.peer_epoch:
+        if receipt.epoch != self._lives.epoch:
             return Verdict.UNPROVEN
         return self._inbox.judge_order(receipt)
 
@@ -317,22 +303,23 @@ class Role:
 
     def poll(self, now: float) -> list[Post]:
         """Return what to send now."""
+        lives = self._lives
         out = list(self._out)
         self._out.clear()
-        self._repeat_finals(now)
+        if self._settled:
+            self._plan_finals(now)
         while self._finals and self._finals[0][0] <= now:
             out.append(heapq.heappop(self._finals)[2])
         if self._unsent_at is not None and self._unsent_at <= now:
             unsent = self._debts.take_unsent(now, BURST)
             self._unsent_at = now + BURST_SECS if len(unsent) == BURST else None
             out.extend(self._post(debt) for debt in unsent)
-        due = self._debts.due_at()
-        if self._is_proven(now):
+        if lives.is_proven(now):
             if now >= self._burst_at + BURST_SECS:
                 out.extend(self._repeats(now))
-        elif due is not None and self._probe_at is None:
-            self._probe_from(now, max(due, now))
-        if self._probe_at is not None and self._probe_at <= now:
+        elif lives.probe_at is None and (due := self._debts.due_at()) is not None:
+            lives.probe_from(now, max(due, now))
+        if lives.probe_at is not None and lives.probe_at <= now:
             out.extend(self._probe(now))
         return out
 
@@ -340,14 +327,17 @@ class Role:
         """Return when `poll` has something to do though nothing else happens."""
         if self._out or self._settled:
             return now
-        times = [entry[0] for entry in self._finals[:1]]
-        times.extend(at for at in (self._probe_at, self._unsent_at) if at is not None)
-        due = self._debts.due_at()
-        if due is not None and (self._probe_at is None or self._is_proven(now)):
+        due, probe_at = self._debts.due_at(), self._lives.probe_at
+        times = [self._finals[0][0]] if self._finals else []
+        if due is not None and (probe_at is None or self._lives.is_proven(now)):
             times.append(max(due, self._burst_at + BURST_SECS))
+        if probe_at is not None:
+            times.append(probe_at)
+        if self._unsent_at is not None:
+            times.append(self._unsent_at)
         return min(times, default=None)
 
-    def _repeat_finals(self, now: float) -> None:
+    def _plan_finals(self, now: float) -> None:
         """Plan the final acknowledgements; beyond the limit the next ones are left out."""
         for post in self._settled:
             for delay in FINAL_AFTER:
@@ -384,22 +374,11 @@ class Role:
         answer = Acknowledgement(self.epoch, receipt.epoch, receipt.seq, queued)
         return Post(Command.LOOPBACK, answer, None, receipt.address)
 
-    # Whom we talk to.
-
-    def _is_proven(self, now: float) -> bool:
-        return now < self._proven_until
-
     def _acknowledged(self, said: Acknowledgement, now: float, *, renewed: bool) -> None:
-        was_proven = self._is_proven(now)
-        self._proven_until = now + PROVEN_SECS
-        self._heard_at = now
+        is_news = self._lives.prove(now, by_probe=not said.ack)
         if said.ack:
             self._settle_debt(said.ack, now, queued=said.queued)
-        else:
-            self._candidate = None
-        if self._candidate is None:
-            self._probe_at = None
-        if renewed or not was_proven:
+        if renewed or is_news:
             self._debts.all_due(now, other_life=renewed)
 
     def _settle_debt(self, seq: int, now: float, *, queued: bool) -> None:
@@ -411,58 +390,11 @@ class Role:
         """What an earlier life has done for good is done; whatever else it said died with it."""
         if said.ack and not said.queued and self._debts.orders_at(said.ack):
             self._settle_debt(said.ack, now, queued=False)
-        self._is_of_present_life(said.epoch, now)
-
-    def _is_of_present_life(self, epoch: int, now: float) -> bool:
-        """Whether that epoch is taken; if it is not, probe for it."""
-        if epoch == self.peer_epoch:
-            self._heard_at = now
-            return True
-        if not self._is_given_up(epoch, now):
-            running = self._candidate == epoch and self._probe_at is not None
-            if not running:
-                self._candidate = epoch
-                self._probe_from(now, now)
-        return False
-
-    def _is_given_up(self, epoch: int, now: float) -> bool:
-        """Whether that life was followed by the present one, which is not silent."""
-        return (
-            self.peer_epoch is not None
-            and epoch in self._retired
-            and now - self._heard_at < SILENT_SECS
-        )
-
-    def _take(self, epoch: int) -> None:
-        self._retire()
-        self.peer_epoch = epoch
-        self._candidate = None
-        self.stats.counts["epochs"] += 1
-
-    def _retire(self) -> None:
-        if self.peer_epoch is not None:
-            if self.peer_epoch in self._retired:
-                self._retired.remove(self.peer_epoch)
-            self._retired.append(self.peer_epoch)
-            self.peer_epoch = None
-
-    def _probe_from(self, now: float, first: float) -> None:
-        """Begin a series of probes; the next one of the series that runs is sent all the same."""
-        self._probes_since, self._probes = now, 0
-        if self._probe_at is None or first < self._probe_at:
-            self._probe_at = first
-            self._on_output()
+        self._lives.is_present(said.epoch, now)
 
     def _probe(self, now: float) -> list[Post]:
-        """Send one, if there is still a reason to, and set when the next is due."""
+        """Send one, if there is still a reason to."""
         self._debts.purge(now)
-        fast = self._probes < len(REPEATS_AFTER)
-        owing = bool(len(self._debts)) and not self._is_proven(now)
-        if not owing and not (self._candidate is not None and fast):
-            self._candidate = self._probe_at = None
+        if not self._lives.probe(now, owing=bool(len(self._debts))):
             return []
-        while (at := self._probes_since + repeat_after(self._probes)) <= now:
-            self._probes += 1
-        self._probe_at = at
-        self.stats.counts["probes"] += 1
         return [Post(Command.LOOPBACK, Probe(self.epoch))]
