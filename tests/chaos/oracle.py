@@ -28,8 +28,6 @@ SETTLED_SECS = 15.0
 GAP_SECS = 10.0
 # A lost guest must be known to the VIM when nothing else has gone wrong for so long.
 CERTAIN_SECS = 35.0
-# A request to a VIM that does not take any is tried again after 1, 2, 4 ... 30 s.
-LONGEST_BACKOFF = 30.0
 
 
 class Finding(NamedTuple):
@@ -169,7 +167,7 @@ def _untold(world: World, kind: Kind, affair: Affair, last_told: float) -> list[
             break
     if not taken and _server_knew(world, affair):
         why = _too_few_tries(world, affair, kind.order, role="server", shown=shown, end=end)
-    if not why and kind is LOST and end - _quiet_since(world, affair, shown) > CERTAIN_SECS:
+    if not why and kind is LOST and _longest_quiet(world, affair, end) > CERTAIN_SECS:
         why = f"nothing was wrong for {CERTAIN_SECS:.0f} s"
     if not why:
         return []
@@ -180,10 +178,8 @@ def _untold(world: World, kind: Kind, affair: Affair, last_told: float) -> list[
 def _could_be_told(world: World, at: float) -> float:
     """Return when the VIM takes requests from that time on: at once, or once it is tried again."""
     for down in sorted(world.truth.vim_down, key=lambda each: each.begin):
-        lasted = down.end - down.begin
-        back = down.end + min(lasted + 1.0, LONGEST_BACKOFF)
-        if down.begin - SOON <= at < back:
-            at = back
+        if down.begin - SOON <= at < down.tried_again:
+            at = down.tried_again
     return at
 
 
@@ -223,15 +219,18 @@ def _too_few_tries(
     return "" if tries >= wanted else f"{name} was repeated {tries} times, not {wanted}"
 
 
-def _quiet_since(world: World, affair: Affair, shown: float) -> float:
-    """Return since when nothing is in the way of a loss that a guestServer has seen."""
+def _longest_quiet(world: World, affair: Affair, end: float) -> float:
+    """Return for how long nothing was in the way of a loss that a guestServer had seen."""
     truth = world.truth
-    if not any(world.evidence.said(("LOSS", affair.uuid), affair.begin, affair.end)):
-        return float("inf")
-    times = [shown, *truth.agent_deaths, *truth.server_deaths]
-    times += [each.end for each in truth.cuts if each.end < float("inf")]
-    times += [each.end + LONGEST_BACKOFF for each in truth.vim_down]
-    return max(each for each in times if each <= affair.end + LONGEST_BACKOFF)
+    said = world.evidence.said(("LOSS", affair.uuid), affair.begin, end)
+    free_from, longest = min((each.sent for each in said), default=end), 0.0
+    obstacles = [(at, at) for at in (*truth.agent_deaths, *truth.server_deaths, end)]
+    obstacles += [(cut.begin, cut.end) for cut in truth.cuts]
+    obstacles += [(down.begin, down.tried_again) for down in truth.vim_down]
+    for begins, ends in sorted(obstacles):
+        longest = max(longest, min(begins, end) - free_from)
+        free_from = max(free_from, ends)
+    return longest
 
 
 # How the VIM is told a guest's vote.

@@ -9,7 +9,7 @@ from tests.chaos.world import World
 
 Step = Callable[[World], None]
 # After the last misfortune: longer than what a loss may take to be told, and three audits.
-CALM_SECS = 45.0
+CALM_SECS = 60.0
 
 
 def run(world: World, step: Step, seconds: float) -> None:
@@ -48,7 +48,7 @@ def misfortunes(world: World) -> None:
         world.vim_goes_down(outage)
     else:
         world.cut(outage)
-    world.hang(world.random.choice(uuids), world.random.uniform(60.0, 90.0))
+    world.hang(world.random.choice(uuids), world.random.uniform(80.0, 140.0))
     for kill in world.random.choice(
         [(world.kill_agent,), (world.kill_server,), (world.kill_agent, world.kill_server)]
     ):

@@ -47,6 +47,14 @@ class Affair:
     seen: float = float("inf")
 
 
+class Outage(Affair):
+    """The VIM takes no requests. It is tried again after 1, 2, 4 ... 30 s."""
+
+    @property
+    def tried_again(self) -> float:
+        return self.end + min(self.end - self.begin + 1.0, 30.0)
+
+
 @dataclass
 class Truth:
     """What happened, by times of the simulated clock."""
@@ -56,7 +64,7 @@ class Truth:
     questions: list[Affair] = field(default_factory=list)
     agent_deaths: list[float] = field(default_factory=list)
     server_deaths: list[float] = field(default_factory=list)
-    vim_down: list[Affair] = field(default_factory=list)
+    vim_down: list[Outage] = field(default_factory=list)
     cuts: list[Affair] = field(default_factory=list)
     story: list[tuple[float, str]] = field(default_factory=list)
 
@@ -263,10 +271,8 @@ class World:
         return any(down.end > self.now for down in self.truth.vim_down)
 
     def vim_is_up_since(self, at: float) -> bool:
-        """Whether the VIM has taken requests all the time since then, and is tried again."""
-        return at <= self.now and all(
-            down.end + min(2.0 * (down.end - down.begin), 30.0) < at for down in self.truth.vim_down
-        )
+        """Whether that is past, and the VIM has taken requests since."""
+        return at <= self.now and all(down.tried_again < at for down in self.truth.vim_down)
 
     # What happens to them.
 
@@ -325,7 +331,7 @@ class World:
 
     def vim_goes_down(self, seconds: float) -> None:
         """The VIM refuses connections for a while."""
-        down = Affair("", self.now)
+        down = Outage("", self.now)
         self.truth.vim_down.append(down)
         self.rig.vim.refuse()
         self.tell(f"the VIM is down for {seconds:.1f} s")
