@@ -543,14 +543,55 @@ class HungSyslogd:
             self._socket = None
 
 
+BAD_HEALTH = """
+echo >>COUNT
+case $(($(wc -l <COUNT) % 5)) in
+    0) echo trouble >&2; exec sleep 60 ;;
+    1) sleep 5 & echo 'its child keeps standard output' ;;
+    2) trap '' TERM; sleep 60; sleep 60 ;;
+    3) exec yes ;;
+    4) echo ill; exit 1 ;;
+esac
+"""
+
+THE_CLOCK_JUMPS = """
+import random, time
+time.time = lambda: random.uniform(-1e9, 4e9)
+time.time_ns = lambda: int(time.time() * 1e9)
+"""
+
+
+def take_turns_at_trouble(host, client):
+    """Yield for ever, each time after another trouble: the id of the session since then."""
+    while True:
+        host.hang_up()
+        session = host.greet()["invocation_id"]
+        yield session
+        client.signal(signal.SIGSTOP)
+        time.sleep(0.1)
+        client.signal(signal.SIGCONT)
+        yield session
+        host.vanish()
+        time.sleep(0.1)
+        host.appear()
+        session = host.greet()["invocation_id"]
+        yield session
+        for number in [signal.SIGCHLD, signal.SIGCONT, signal.SIGWINCH] * 50:
+            client.signal(number)
+        yield session
+        host.send_raw(b"{" * 5000 + b"\n\xff\n[]\n")
+        yield session
+
+
 def test_all_faults_at_once(place, host):
-    """syslogd hangs or is gone, the disk is full, nobody reads stderr, both scripts hang.
+    """syslogd hangs or is gone, the disk is full, nobody reads stderr, the clock jumps, scripts
+    hang and worse, the host orders 50 things a second, talks rubbish, goes and comes back.
 
     GUEST_FAULTS_SECS: for how long.
     """
-    seconds = float(os.environ.get("GUEST_FAULTS_SECS", "5"))
-    health = place.script("health", "echo trouble >&2; exec sleep 60\n")
-    event = place.script("event", "exec sleep 60\n")
+    seconds = float(os.environ.get("GUEST_FAULTS_SECS", "8"))
+    health = place.script("health", BAD_HEALTH.replace("COUNT", str(place.path / "count")))
+    event = place.script("event", "trap '' TERM; sleep 60 & exec sleep 60\n")
     syslogd = HungSyslogd(place.path / "syslog")
     reader, writer = os.pipe()
     with open(reader, "rb"), open(writer, "wb", buffering=0) as stderr:
@@ -559,24 +600,27 @@ def test_all_faults_at_once(place, host):
             *("--health-script", health, "--health-interval-ms", "100"),
             *("--health-timeout-ms", "200", "--event-script", event, "--interval-ms", "400"),
             bad_day=f"client.SYSLOG_SOCKET = {str(syslogd.path)!r}\n"
-            "client.LOG_WITHOUT_SYSLOG = '/dev/full'\n" + EACH_LINE_COUNTS,
+            "client.LOG_WITHOUT_SYSLOG = '/dev/full'\n" + EACH_LINE_COUNTS + THE_CLOCK_JUMPS,
         )
         syslogd.tick(time.monotonic())
         client = Daemon(command, place.path / "out", os.environ, stderr=stderr)
         place.clients.append(client)
-        invocation_id = host.greet()["invocation_id"]
+        session = host.greet()["invocation_id"]
+        troubles = take_turns_at_trouble(host, client)
         took = []
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             syslogd.tick(time.monotonic())
-            began = time.monotonic()
-            host.send("challenge", heartbeat_challenge=7)
-            while host.receive()["msg_type"] != "challenge_response":
-                pass
-            took.append(time.monotonic() - began)
+            with Stopwatch() as watch:
+                host.send("challenge", heartbeat_challenge=7)
+                while host.receive()["msg_type"] != "challenge_response":
+                    pass
+                took.append(watch.secs)
             for _ in range(20):
-                host.notify(invocation_id, "stop", timeout_ms=300)
+                host.notify(session, "stop", timeout_ms=300)
             time.sleep(max(0.0, INTERVAL_SECS - took[-1]))
+            if len(took) % 3 == 0:
+                session = next(troubles)
     syslogd.close()
     late = sum(one > INTERVAL_SECS for one in took)
     print(f"{len(took)} challenges, {late} late, slowest {max(took) * 1000:.0f} ms")

@@ -19,13 +19,22 @@ class ScriptedHost:
     def __init__(self, path: Path, timeout: float = 10.0) -> None:
         self.path = path
         self.timeout = timeout
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(path))
-        self._listener.listen(1)
+        self.appear()
         self._guest: socket.socket | None = None
         self._reader = wire.MessageReader()
         self._waiting: list[dict[str, Any]] = []
         self._sequence = 0
+
+    def appear(self) -> None:
+        """Listen at the path, after `vanish` anew."""
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(self.path))
+        self._listener.listen(1)
+
+    def vanish(self) -> None:
+        """Be gone, with the socket's file."""
+        self.close()
+        self.path.unlink()
 
     def accept(self) -> None:
         """Wait for the client to connect."""
