@@ -26,19 +26,19 @@ CPython 3.6 or later, standard library, Linux.
 
 import abc
 import argparse
+import binascii
 import collections
 import configparser
 import contextlib
 import enum
 import errno
 import functools
-import hashlib
 import io
+import itertools
 import json
 import logging
 import math
 import os
-import random
 import re
 import select
 import selectors
@@ -1106,8 +1106,8 @@ def _be_child(work: Callable[[], None], output: int, errors: int, report: int) -
         # A session of its own: its process group dies with it, and the terminal's ^C spares it.
         os.setsid()
         signal.set_wakeup_fd(-1)
-        for number in WATCHED_SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
+        for signum in WATCHED_SIGNALS:
+            signal.signal(signum, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.dup2(open_null(), 0)
         os.dup2(output, 1)
@@ -1155,9 +1155,9 @@ def run_program(argv: Sequence[str]) -> Callable[[], None]:
                 os.set_inheritable(descriptor, descriptor <= STDERR_FILENO)
         # Python ignores two of them, and whoever started the client perhaps more (a shell's `&`
         # ignores SIGINT and SIGQUIT); a program expects them as they are everywhere.
-        for number in range(1, signal.NSIG):
+        for signum in range(1, signal.NSIG):
             with contextlib.suppress(OSError, ValueError):  # some cannot be set
-                signal.signal(number, signal.SIG_DFL)
+                signal.signal(signum, signal.SIG_DFL)
         os.execv(argv[0], list(argv))  # noqa: S606 - the guest's owner named the program
 
     return become
@@ -1826,11 +1826,11 @@ class GuestClient(Actions):
     ) -> None:
         self.selector = selectors.DefaultSelector()
         self.supervisor = Supervisor(self.selector)
-        # Seeded without waiting for the kernel's entropy, which early in the boot takes seconds.
-        draw = random.Random()  # noqa: S311 - it only tells one init from the next
+        # It tells one init from the next, and from those of the client before this one.
+        ids = itertools.count(int(time.time() * 1000))
         self._settings = settings
         self._queue = queue
-        self._protocol = GuestProtocol(settings, self, lambda: draw.randint(1, INT32_MAX))
+        self._protocol = GuestProtocol(settings, self, lambda: next(ids) % INT32_MAX + 1)
         self._channel = Channel(
             self.selector,
             settings.socket or settings.device,
@@ -1948,11 +1948,11 @@ class GuestClient(Actions):
         self._channel.close()
         self.supervisor.kill()
 
-    def _signalled(self, number: int) -> None:
-        if number == signal.SIGCHLD:
+    def _signalled(self, signum: int) -> None:
+        if signum == signal.SIGCHLD:
             self.supervisor.reap()
         else:
-            name = signal.Signals(number).name
+            name = signal.Signals(signum).name
             self.stop("guest client stopped by {}".format(name))
 
 
@@ -1976,11 +1976,11 @@ def watched_signals(
     writer.setblocking(False)
 
     def arrived(_mask: int) -> None:
-        for number in set(reader.recv(READ_BYTES)):
-            on_signal(number)
+        for signum in set(reader.recv(READ_BYTES)):
+            on_signal(signum)
 
     selector.register(reader, selectors.EVENT_READ, arrived)
-    before = [(number, signal.signal(number, _no_handler)) for number in WATCHED_SIGNALS]
+    before = [(signum, signal.signal(signum, _no_handler)) for signum in WATCHED_SIGNALS]
     wakeup_before = signal.set_wakeup_fd(writer.fileno())
     mask_before = signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
@@ -1988,14 +1988,14 @@ def watched_signals(
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask_before)
         signal.set_wakeup_fd(wakeup_before)
-        for number, handler in before:
-            signal.signal(number, handler)
+        for signum, handler in before:
+            signal.signal(signum, handler)
         selector.unregister(reader)
         reader.close()
         writer.close()
 
 
-def _no_handler(_number: int, _frame: object) -> None:
+def _no_handler(_signum: int, _frame: object) -> None:
     """Let the byte in the wake-up socket do the work."""
 
 
@@ -2008,7 +2008,7 @@ def claim(path: str) -> Optional[socket.socket]:
     """
     name = b"\0guest-client:" + os.fsencode(path)
     if len(name) > SOCKET_NAME_LIMIT:
-        name = b"\0guest-client:" + hashlib.sha256(os.fsencode(path)).hexdigest().encode()
+        name = name[: SOCKET_NAME_LIMIT - 8] + b"%08x" % binascii.crc32(name)
     until = time.monotonic() + CLAIM_SECS
     while True:
         lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

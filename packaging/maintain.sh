@@ -71,6 +71,10 @@ enable_by_debian() {
 enable_service() {
     if debian_helps; then
         enable_by_debian
+        # It is there on a Debian without systemd too, and makes no links of init scripts.
+        if ! has systemctl && has update-rc.d; then
+            update-rc.d "$NAME" defaults
+        fi
     elif has systemctl; then
         systemctl enable "$NAME.service"
     elif has update-rc.d; then

@@ -193,6 +193,14 @@ def test_remove_tells_pmond_first(machine: Machine, packages: Kind) -> None:
     assert machine.calls == ["pmon-stop guestServer", "update-rc.d -f guestServer remove"]
 
 
+def test_a_debian_with_system_v_init(machine: Machine, packages: Kind) -> None:
+    """The helper that makes links for systemd is there, and makes none of init scripts."""
+    machine.give_command("deb-systemd-helper")
+    machine.give_command("update-rc.d")
+    machine.install(*packages.old(*CLIENT))
+    assert "update-rc.d guest-client defaults" in machine.calls
+
+
 def test_the_client_package_stands_alone(machine: Machine, packages: Kind) -> None:
     machine.give_command("update-rc.d")
     machine.install(*packages.old(*CLIENT))
