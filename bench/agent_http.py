@@ -131,7 +131,6 @@ class Load:
         self.connections = connections
         self.seconds: list[float] = []
         self.wrong = 0
-        self.held_up = 0
 
     def collect(self, timeout: float) -> None:
         """Take the answers that come within `timeout` seconds."""
@@ -170,7 +169,6 @@ class Load:
             while (left := due - time.perf_counter()) > 0:
                 self.collect(left)
             while not self.free:
-                self.held_up += 1
                 self.collect(1.0)
             self.free.popleft().send(next(todo))
             if number % rate == 0:

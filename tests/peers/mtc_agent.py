@@ -51,11 +51,6 @@ class MtcAgent:
         self.hosts[hostname].update(changed)
         self.send("MOD_HOST", self.hosts[hostname])
 
-    def del_host(self, hostname: str) -> None:
-        """Forget the host and send DEL_HOST."""
-        body = self.hosts.pop(hostname)
-        self.send("DEL_HOST", {"hostname": hostname, "uuid": body["uuid"]})
-
     def send(
         self, name: str, body: dict[str, Any] | None, signature: bytes = wire.MTC_SIGNATURE
     ) -> None:
@@ -65,10 +60,6 @@ class MtcAgent:
     def send_raw(self, data: bytes) -> None:
         """Send any datagram to the agent's command port."""
         self._socket.sendto(data, self._agent)
-
-    def wait_for_ready(self, timeout: float = 10.0, since: int = 0) -> wire.Datagram:
-        """Wait for MONITOR_READY of the agent."""
-        return self.received.wait_for(lambda seen: seen.name == "MONITOR_READY", timeout, since)
 
     def close(self) -> None:
         self._reactor.stop()

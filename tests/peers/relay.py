@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.peers import wire
-from tests.peers.journal import Journal, wait_until
+from tests.peers.journal import Journal
 from tests.peers.reactor import Reactor, unix_listener
 
 # What fits between host and guest while the guest does not read: protocol.md,
@@ -86,27 +86,10 @@ class Relay:
     def host_connected(self) -> bool:
         return self._host.connection is not None
 
-    @property
-    def guest_connected(self) -> bool:
-        return self._guest.connection is not None
-
-    def wait_connected(self, timeout: float = 10.0) -> None:
-        """Wait until both ends are connected."""
-        wait_until(lambda: self.host_connected and self.guest_connected, timeout, "both connected")
-
-    def sever(self) -> None:
-        """Close the host's connection; it may connect again."""
-        self._reactor.call(self._disconnect, self._host, "host severed")
-
     def stall(self, stalled: bool = True) -> None:
         """Stop carrying bytes, as while the VM is paused; False: go on with the backlog."""
         self._stalled = stalled
         self._reactor.call(self._update)
-
-    def drop_file(self) -> None:
-        """Remove the channel's file, leaving the connections."""
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
 
     def crash(self) -> None:
         """End as QEMU killed: connections close, the channel's file stays and refuses."""

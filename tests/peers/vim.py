@@ -405,23 +405,6 @@ class VimCommands:
             parsed = json.loads(raw) if raw else None
         return Answer(response.status, found, parsed, raw)
 
-    def create_host(self, uuid: str, hostname: str) -> Answer:
-        return self.request("POST", f"/v1/hosts/{uuid}", {"uuid": uuid, "hostname": hostname})
-
-    def enable_host(self, uuid: str, hostname: str) -> Answer:
-        return self.request("PUT", f"/v1/hosts/{uuid}/enable", {"uuid": uuid, "hostname": hostname})
-
-    def disable_host(self, uuid: str, hostname: str) -> Answer:
-        body = {"uuid": uuid, "hostname": hostname}
-        return self.request("PUT", f"/v1/hosts/{uuid}/disable", body)
-
-    def query_host(self, uuid: str) -> Answer:
-        """Ask as the VIM really does: with GET on a path that ends in disable."""
-        return self.request("GET", f"/v1/hosts/{uuid}/disable")
-
-    def delete_host(self, uuid: str) -> Answer:
-        return self.request("DELETE", f"/v1/hosts/{uuid}")
-
     def create_instance(self, uuid: str, hostname: str) -> Answer:
         body = {"uuid": uuid, "hostname": hostname, "services": ["heartbeat"]}
         return self.request("POST", f"/v1/instances/{uuid}", body)

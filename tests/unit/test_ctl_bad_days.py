@@ -94,7 +94,7 @@ def test_an_answer_that_is_none(daemon, command, mangle, capsys):
 
 def test_a_daemon_that_says_nothing(daemon, capsys, monkeypatch):
     """It was stopped with SIGSTOP, say."""
-    monkeypatch.setattr(control.ask, "__defaults__", (0.1,))
+    monkeypatch.setattr(control.ask, "__defaults__", (0.01,))
     root = daemon(mangle=lambda _data: None)
     for command, arguments in LINES.items():
         if command != "doctor":

@@ -23,8 +23,9 @@ def test_one_for_documentation_is_not(address):
     assert not interfaces.is_here(address)
 
 
-def test_what_can_be_bound_is_here():
-    """Every address that is found is a real one in its usual spelling."""
-    for address in interfaces.addresses_here():
+def test_every_address_is_in_its_usual_spelling():
+    found = interfaces.addresses_here()
+    assert found
+    for address in found:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         assert socket.inet_ntop(family, socket.inet_pton(family, address)) == address

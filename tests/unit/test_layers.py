@@ -79,15 +79,17 @@ TIER_OF = {f"guestmtce.core.{name}": tier for tier, names in enumerate(TIERS) fo
 HALVES = {"shared": {"shared"}, "server": {"shared", "server"}, "agent": {"shared", "agent"}}
 
 
-def imports(path: Path) -> set[str]:
-    """Return the modules that a file imports anywhere, in functions and for types alone too."""
-    tree = ast.parse(path.read_text("utf-8"))
+TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in MODULES.items()}
+
+
+def imports(name: str, tree: ast.Module) -> set[str]:
+    """Return the modules that one imports anywhere, in functions and for types alone too."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import"
+            assert node.level == 0, f"{name}: a relative import"
             module = node.module or ""
             for alias in node.names:
                 whole = f"{module}.{alias.name}"
@@ -95,7 +97,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-IMPORTS = {name: imports(path) for name, path in MODULES.items()}
+IMPORTS = {name: imports(name, tree) for name, tree in TREES.items()}
 
 
 def layer(module: str) -> str:
@@ -186,8 +188,8 @@ OF_EACH = {"Input", "Instance", "Port", "Row"}
 def test_no_class_name_is_used_twice():
     names = Counter(
         node.name
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for tree in TREES.values()
+        for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef)
     )
     assert {name for name, times in names.items() if times > 1} == OF_EACH

@@ -93,10 +93,11 @@ def test_series_are_there_before_anything_is_counted(daemon: str) -> None:
     text = rendered(daemon)
     for condition in Condition:
         assert f'guestmtce_instances{{daemon="{daemon}",state="{condition}"}} ' in text
-    for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE):
-        if kind == "counter":
-            assert name.endswith("_total")
-            assert re.search(rf"^{name}(?:{{.*}})? \d+$", text, re.MULTILINE)
+    counters = re.findall(r"^# TYPE (\w+) counter$", text, re.MULTILINE)
+    assert counters
+    for name in counters:
+        assert name.endswith("_total")
+        assert re.search(rf"^{name}(?:{{.*}})? \d+$", text, re.MULTILINE)
 
 
 def reasons(*paths: str) -> Iterator[str]:
@@ -179,5 +180,6 @@ def test_an_alert_looks_at_what_there_is(name: str) -> None:
 
 def test_the_paths_that_the_document_names() -> None:
     """Files of the repository."""
-    for path in re.findall(r"`(contrib/[\w./-]+)`", TEXT):
-        assert Path(ROOT, path).exists()
+    paths = re.findall(r"`(contrib/[\w./-]+)`", TEXT)
+    assert paths
+    assert [path for path in paths if not Path(ROOT, path).exists()] == []

@@ -33,7 +33,7 @@ def test_it_has_a_command_that_shows_it(title):
     assert re.search(r"^    (sudo |ls |/etc/init.d/)?\S*guest", ENTRIES[title], re.MULTILINE)
 
 
-@pytest.mark.parametrize("title", ENTRIES)
-def test_its_commands_are_there(title):
-    for command in re.findall(r"guestctl ([a-z][a-z-]+)", ENTRIES[title]):
-        assert command in COMMANDS or command == "try-guest"
+def test_their_commands_are_there():
+    named = re.findall(r"guestctl ([a-z][a-z-]+)", "".join(ENTRIES.values()))
+    assert named
+    assert set(named) <= set(COMMANDS)

@@ -20,7 +20,6 @@ from tests.unit.core_support import (
 )
 
 POST_EVENTS = ["unpause", "resume", "resize_end", "live_migrate_end", "cold_migrate_end"]
-PRE_EVENTS = [event.value for event in Event if event.value not in POST_EVENTS]
 
 # init() asks for vote 9, shutdown 8, suspend 7 and resume 14 s.
 NOTIFY_SECS = {

@@ -56,7 +56,7 @@ class Scripted:
         self._uuid = uuid
         self._member = member
         self._habit: Callable[[], None] | None = HABITS.get(member.behaviour, _none)(self)
-        self._hung = self._ill = False
+        self._hung = False
         self.channel = self._appear(directory)
         if self._habit is not None:
             reactor.call(self._go_on)
