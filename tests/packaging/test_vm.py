@@ -99,6 +99,10 @@ def install(machine: VirtualMachine) -> None:
     machine.run(f"apt-get install --yes --no-install-recommends {files}")
     units = [f"/lib/systemd/system/{name}.service" for name in (*DAEMONS, "guest-client")]
     assert machine.run(f"systemd-analyze verify --man=no {' '.join(units)}") == ""
+    # An installation starts nothing, the client neither, though its port is there.
+    assert machine.run("ls /dev/virtio-ports/cgcs.heartbeat")
+    assert machine.run("systemctl is-enabled guest-client") == "enabled\n"
+    assert machine.call("systemctl is-active guest-client").stdout == "inactive\n"
 
 
 def enable(machine: VirtualMachine) -> None:
