@@ -48,6 +48,7 @@ _FILES = (
     ("/var/run/{name}.dump", "state as JSON, on request"),
     ("/var/run/{name}.ctl", "control socket, for guestctl"),
     ("/var/log/{name}.log", "log, by way of syslog (local5) if there is /dev/log"),
+    ("/var/log/mtce-guest", "what happened to instances; guestctl why tells it"),
 )
 
 
