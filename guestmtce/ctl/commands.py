@@ -20,6 +20,8 @@ from guestmtce.ctl.table import Style, cell, wrapped
 WATCH_SECS = 2.0
 Lines = Iterator[str]
 
+_NO_HOSTS = "knows its own host alone; guestAgent on the active controller knows all"
+
 
 class Context(NamedTuple):
     """What a command works with.
@@ -119,7 +121,12 @@ def run_instances(context: Context) -> Shown:
 
 def run_hosts(context: Context) -> Shown:
     """Show the hosts that guestAgent knows, with when each was last heard."""
-    replies = context.ask({"command": "hosts"})
+    replies = [
+        reply._replace(answer={"error": _NO_HOSTS})
+        if reply.daemon == "guestServer" and reply.answer is not None
+        else reply
+        for reply in context.ask({"command": "hosts"})
+    ]
     shown = {daemon: hosts.worst_first(rows) for daemon, rows in listed(replies, "hosts").items()}
     now, style = context.now(), context.style
 

@@ -232,6 +232,17 @@ def test_hosts_come_from_the_daemon_that_knows_them(daemons, capsys):
     )
 
 
+def test_on_a_worker_hosts_says_who_knows_them(daemons, capsys):
+    daemons.server({"error": "unknown command"})
+    assert daemons.run("hosts") == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        "guestctl: guestServer: knows its own host alone; guestAgent on the active controller "
+        "knows all\nguestctl: guestAgent: does not run\n"
+    )
+
+
 def test_show_tells_all_that_is_known(daemons, capsys):
     daemons.server({"instance": INSTANCES[0]})
     assert daemons.run("show", UUID.upper()) == 0
