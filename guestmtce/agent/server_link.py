@@ -90,10 +90,10 @@ class ServerLink:
         return number
 
     def close(self) -> None:
-        """Say for the last time which orders are done, and close."""
+        """Say for the last time which orders are done, unless that is another's, and close."""
         self._timers.cancel_all()
         for host in self._agent.inventory.hosts.values():
-            if host.role is not None:
+            if host.role is not None and self._agent.presence.active:
                 self._send_posts(host, host.role.last_words())
         self.receiver.close()
 

@@ -240,6 +240,32 @@ def test_a_host_that_was_forgotten_is_told_all_anew(site, how):
     assert not site.server.link.intake.dropped.keys() & {"again", "behind"}
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_an_agent_does_not_tell_as_another_is_the_active_one_is_not_done(site, ends):
+    """It holds a loss, the VIM is down, the floating address goes: it settles nothing then."""
+    site.vim.refuse()
+    site.guest.hang()
+    site.advance(4)
+    site.away.add(CONTROLLER)
+    site.advance(15)
+    assert not site.agent.summary()["active"]
+    if ends:
+        site.agent.stop(lambda: None)
+        site.loop.settle()
+    assert site.server.link.role.how_much().held == 1
+    site.away.clear()
+    if ends:
+        site.agent = site.build()
+        site.start()
+    site.advance(3)
+    site.add_host()
+    assert site.host_command("enable") == 200
+    assert site.enable()[0] == 200
+    site.vim.listen()
+    site.advance(30)
+    assert [action for _at, action in site.alarms("failed")] == ["reboot"]
+
+
 def test_an_illness_that_outlasts_an_outage_of_the_vim(site):
     """Named each 60 s by the client, kept for 70 s by the agent: one is always there to tell."""
     site.vim.refuse()

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from guestmtce.core.agent.bursts import Bursts
 from guestmtce.core.agent.inventory import Host, Instance, Inventory
-from guestmtce.core.agent.lanes import QUERIES, Kind, Message
+from guestmtce.core.agent.lanes import NOT_ACTIVE, QUERIES, Kind, Message
 from guestmtce.core.agent.presence import Presence
 from guestmtce.core.agent.unknown_hosts import UnknownHosts
 from guestmtce.core.agent.vim_messages import FAILED, GuestAnswer, VimAlarm
@@ -113,7 +113,7 @@ class Agent:
         """
         if not self.presence.note(there, now):
             return
-        self.queue.forget_all("not_active")
+        self.queue.forget_all(NOT_ACTIVE)
         self.bursts.clear()
         if self.presence.active:
             for instance in self.inventory.instances.values():

@@ -38,13 +38,15 @@ class Kind(str, Enum):
 QUERIES = frozenset({Kind.HOST_STATE, Kind.INSTANCES})
 HARMLESS = QUERIES | {Kind.SERVICE}
 URGENT = frozenset({Kind.ALARM, Kind.ACTION})
+# Another agent is the active one: what is not told here is its to tell.
+NOT_ACTIVE = "not_active"
 # Why an alarm or an answer is not told any more.
 VOID_REASONS = (
     "deleted",
     "expired",
     "heartbeats",
     "moved",
-    "not_active",
+    NOT_ACTIVE,
     "replaced",
     "reporting_off",
     "superseded",
@@ -75,8 +77,8 @@ class Message:
     `expires` is when nobody wants to hear it any more, `due` when it may be told; both are
     seconds of the loop's clock. `spacing` keeps it apart from the last one like it that
     was told. `tries` counts how often the VIM may have heard it. `void` says why it
-    must not be told (again) though it is on its way. `on_over` is called when it will not be
-    told any more: it was written whole, or dropped.
+    must not be told (again) though it is on its way. `on_over` is called when nobody will tell it
+    any more: it was written whole, or is void, and not for our own reasons alone (`NOT_ACTIVE`).
     """
 
     kind: Kind
@@ -305,7 +307,8 @@ class Lanes:
         self._drop(lane.key, message, reason)
 
     def _drop(self, key: str, message: Message, reason: str) -> None:
-        message.end()
+        if reason != NOT_ACTIVE:  # otherwise its guestServer has to say it to the other agent
+            message.end()
         if message.urgent:
             self.dropped[reason] += 1
             self._on_drop(key, message, reason)
