@@ -289,6 +289,7 @@ def _states(world: World) -> list[Finding]:
     found = []
     for at, uuid, data in world.heard("service"):
         if data["services"][0]["status"] == "enabled":
+            found += _enabled_too_late(world, at, uuid)
             continue
         if any(at - CERTAIN_SECS <= death <= at for death in world.truth.server_deaths):
             continue  # it has begun anew, and so has the guest's heartbeat
@@ -303,6 +304,20 @@ def _states(world: World) -> list[Finding]:
             text = f"is {truth} at the end, and the VIM believes otherwise"
             found.append(Finding(uuid, world.now, text))
     return found
+
+
+def _enabled_too_late(world: World, at: float, uuid: str) -> Iterator[Finding]:
+    """Say so if the agent that told a guest enabled had heard since that it stopped."""
+    if not world.all_new:
+        return
+    lived = max((death for death in world.truth.agent_deaths if death <= at), default=0.0)
+    for silence in world.truth.silences:
+        if silence.uuid == uuid and silence.begin <= at < silence.seen:
+            taken = world.evidence.taken("STOPPED", uuid, silence.begin, at - SOON)
+            known = min((each for each in taken if each >= lived), default=None)
+            if known is not None:
+                text = f"was told enabled at {at:.2f}, and that it stopped at {known:.2f}"
+                yield Finding(uuid, at, text)
 
 
 def _first_states(world: World) -> Iterator[Finding]:

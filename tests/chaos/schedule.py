@@ -43,7 +43,7 @@ def misfortunes(world: World) -> None:
     uuids = world.idle()
     if not uuids or world.vim_is_down:
         return
-    outage = world.random.uniform(6.0, 20.0)
+    outage = world.random.uniform(6.0, 30.0)
     if world.random.random() < 0.5:
         world.vim_goes_down(outage)
     else:

@@ -141,6 +141,17 @@ def test_what_is_said_though_it_is_over(true, say, guest, name):
     assert f"{name} was said at" in found
 
 
+def test_a_guest_that_was_told_enabled_by_who_knew_better(true, heard):
+    enabled, disabled = (
+        next(seen for seen in about(heard, "service", true.uuids[0]) if status in seen.what.body)
+        for status in (b'"status":"enabled"', b'"status":"disabled"')
+    )
+    late = Seen(disabled.at + 1.0, enabled.what)
+    heard.insert(heard.index(disabled) + 1, late)
+    (found,) = texts(true)
+    assert f"was told enabled at {late.at:.2f}, and that it stopped" in found
+
+
 def test_what_is_said_without_end(true, say):
     say("VOTE_NOTIFY", true.uuids[2], 21.0)
     (found,) = texts(true)
