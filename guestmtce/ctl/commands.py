@@ -14,6 +14,7 @@ from guestmtce.ctl import details, doctor, events, hosts, instances, story, try_
 from guestmtce.ctl.ask import FAILED, NOT_ALLOWED, OK, USAGE, Reply, complaint, exit_status, listed
 from guestmtce.ctl.guest_link import Link, LinkError, guest_target
 from guestmtce.ctl.guest_wire import WRONG
+from guestmtce.ctl.patient import Patient
 from guestmtce.ctl.screen import Screen
 from guestmtce.ctl.table import Style, cell, wrapped
 
@@ -272,7 +273,7 @@ def run_doctor(context: Context) -> Shown:
         if reply.answer is not None
     }
     states = {reply.daemon: reply.state for reply in replies}
-    patient = doctor.Patient(context.root, answers, states, context.now())
+    patient = Patient(context.root, answers, states, context.now())
     findings = doctor.examine(patient)
     status = max((int(finding.level) for finding in findings), default=0)
     if context.as_json:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from guestmtce.ctl import app, doctor
-from guestmtce.ctl.doctor import Level
+from guestmtce.ctl.patient import Finding, Level, Patient
 from guestmtce.ctl.table import Style
 from guestmtce.runtime import control
 
@@ -68,8 +68,8 @@ class Machine:
     def close(self) -> None:
         self._log.close()
 
-    def findings(self) -> list[doctor.Finding]:
-        return doctor.examine(doctor.Patient(str(self.root), self.answers, self.states, NOW))
+    def findings(self) -> list[Finding]:
+        return doctor.examine(Patient(str(self.root), self.answers, self.states, NOW))
 
     def wrong(self) -> list[tuple[Level, str]]:
         found = [finding for finding in self.findings() if finding.level is not Level.OK]
@@ -259,7 +259,7 @@ def test_an_agent_that_was_never_heard(machine, secs, instances, level):
 
 
 def test_a_bare_machine_is_told_what_to_install(tmp_path):
-    (finding,) = doctor.examine(doctor.Patient(str(tmp_path), {}, {}, NOW))
+    (finding,) = doctor.examine(Patient(str(tmp_path), {}, {}, NOW))
     assert finding.level is Level.CRITICAL
     assert "mtce-guest-server" in finding.remedy
 
