@@ -96,7 +96,6 @@ class HttpConnection:
         self._answer: Answer | None = None  # the rest of an answer that comes in pieces
         # What comes once the output is sent; it returns True if there is output again.
         self._step: Callable[[HttpConnection], bool] = HttpConnection._serve_next
-        self._at_end = False
         self._closed = False
         self._more: Timer | None = None
         # A client that connects and says nothing has not the patience of a kept connection.
@@ -196,8 +195,8 @@ class HttpConnection:
             self.close()
             return
         if not data:
-            # Half closed: what was asked for is still answered.
-            self._at_end = True
+            # It may read on: but while an answer waits to be read, we do not read ourselves.
+            self.close()
         elif self._step is HttpConnection._serve_next:
             self._framer.receive(data)
 
@@ -273,8 +272,6 @@ class HttpConnection:
 
     def _follow(self) -> bool:
         """The client has read every event; `publish` has the next one."""
-        if self._at_end:
-            self.close()
         return False
 
     def _refuse(self, counted_as: str, error: HttpError) -> None:
@@ -306,9 +303,7 @@ class HttpConnection:
     def _wait(self) -> None:
         """Everything that was asked is answered."""
         limits = self._owner.limits
-        if self._at_end:
-            self.close()
-        elif self._framer.idle and self._phase is not _Phase.REQUEST:
+        if self._framer.idle and self._phase is not _Phase.REQUEST:
             self._enter(_Phase.IDLE, limits.idle)
         else:
             self._enter(_Phase.REQUEST, limits.request)
@@ -324,15 +319,13 @@ class HttpConnection:
                 self._socket.shutdown(socket.SHUT_WR)
             except OSError:
                 self.close()
-        if self._at_end:
-            self.close()
         return False
 
     def _update_interest(self) -> None:
         if self._closed:
             return
         events = selectors.EVENT_WRITE if self._output else 0
-        if not (self._output or self._answer or self._at_end or self._more):
+        if not (self._output or self._answer or self._more):
             events |= selectors.EVENT_READ
         self._owner.loop.watch(self._socket, events, self.ready)
 

@@ -778,6 +778,7 @@ def test_what_the_vim_said_after_the_question_is_newer_than_its_answer(ready):
 def test_an_instance_that_is_created_again_is_as_its_next_command_says(ready):
     """POST of one that is there is the VIM's word on it too, newer than an earlier answer."""
     ready.host().got_instances = False
+    ready.now += 1
     asked = ready.now
     ready.now += 1
     body = {"uuid": UUID, "hostname": "compute-0", "services": ["heartbeat"]}

@@ -117,6 +117,17 @@ def test_it_waits_for_both_answers_in_either_order(either):
     assert either.alarms() == [(UUID, FAILED)]
 
 
+def test_it_waits_for_the_state_of_a_host_whose_instances_are_known(either):
+    """A command of the VIM may have named the instance before the VIM answers."""
+    vim_answers.learn_instances(
+        either.agent, HOST_0, instances((UUID, "enabled")), either.now, either.now + 0.1
+    )
+    either.too_early(ILLNESS)
+    assert either.alarms() == []
+    vim_answers.learn_host_state(either.agent, HOST_0, host_state("enabled"), either.now)
+    assert either.alarms() == [(UUID, UNHEALTHY)]
+
+
 def test_what_comes_of_it_is_acknowledged(new):
     new.too_early()
     assert new.acknowledged() == [(1, True)]

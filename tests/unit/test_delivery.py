@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from guestmtce.core.shared import inbox
+from guestmtce.core.shared import delivery, inbox
 from guestmtce.core.shared.delivery import BURST, BURST_SECS, UNSENT_SECS, Role
 from guestmtce.core.shared.errors import ProtocolError
 from guestmtce.core.shared.inbox import Receipt, Verdict
@@ -98,6 +98,17 @@ def refuse_all(rig: Rig) -> list[int]:
     for post in posts:
         rig.role.unsent(post, rig.now)
     return [post.stamp.seq for post in posts if post.stamp]
+
+
+def test_what_the_kernel_refuses_afterwards_wakes_us():
+    """It may have waited in our own queue until then."""
+    woken: list[bool] = []
+    role = Role(OURS, lambda: woken.append(True))
+    role.put(Command.HEARTBEAT_LOSS, UUID, LOSS, 0.0)
+    (post,) = role.poll(0.0)
+    woken.clear()
+    role.unsent(post, 0.1)
+    assert woken
 
 
 def messages(rig: Rig, seconds: float) -> list[tuple[float, object]]:
@@ -194,6 +205,17 @@ def test_what_is_owed_follows_the_proof(rig):
     ]
 
 
+def test_whatever_wakes_us_a_burst_is_100_in_10_ms(rig):
+    """Each datagram that comes in has us look for what is due."""
+    for number in range(150):
+        rig.put(uuid=f"{number}")
+    rig.out(3)
+    rig.loopback(Acknowledgement(THEIRS, OURS, 0))
+    now = rig.now
+    assert [len(rig.role.poll(at)) for at in (now, now + 0.001, now + 0.009)] == [100, 0, 0]
+    assert len(rig.role.poll(now + BURST_SECS)) == 50
+
+
 def test_an_acknowledgement_ends_it(proven):
     proven.put()
     proven.loopback(Acknowledgement(THEIRS, OURS, 1))
@@ -224,6 +246,36 @@ def test_queued_died_with_the_life_that_said_so(proven):
     proven.loopback(Acknowledgement(THEIRS, OURS, 1, queued=True))
     assert proven.loopback(Acknowledgement(OTHER, OURS, 0))
     assert proven.said() == [1]
+
+
+def test_what_a_new_life_is_told_is_repeated_soon_like_anything_new(proven):
+    """What the old one held had 10 s to its next repeat; the new one may have got nothing."""
+    proven.put()
+    proven.loopback(Acknowledgement(THEIRS, OURS, 1, queued=True))
+    proven.out(20)
+    proven.loopback(Acknowledgement(OTHER, OURS, 0))
+    began = proven.now
+    assert proven.out(1) == [(began + after, 1) for after in (0, 0.25, 0.5, 1)]
+
+
+def test_what_is_held_is_not_said_because_a_proof_is_renewed(proven):
+    """That the role is proven again says nothing new to who has it; nor to who has just got it."""
+    proven.put(uuid="held")
+    proven.loopback(Acknowledgement(THEIRS, OURS, 1, queued=True))
+    proven.out(15.1)
+    proven.put(uuid="new")
+    proven.loopback(Acknowledgement(THEIRS, OURS, 0))
+    assert proven.said() == [2], "the first saying"
+
+
+def test_only_an_answer_to_a_probe_makes_a_new_life_the_present_one(proven):
+    """One for a message may have been under way since an earlier life of the peer."""
+    proven.put(Command.HEARTBEAT_STOPPED)
+    proven.out()
+    assert not proven.loopback(Acknowledgement(OTHER, OURS, 1))
+    assert proven.role.peer_epoch == THEIRS
+    assert proven.role.owed(UUID, Topic.STATUS)
+    assert proven.said() == [PROBE]
 
 
 def test_what_a_dead_life_did_for_good_is_done(proven):
@@ -280,6 +332,14 @@ def test_a_life_that_does_not_answer_is_left_alone(rig):
     rig.heard(1)
     assert [when for when, _what in rig.out(60)] == [0, 0.25, 0.5, 1.0, 2.0]
     assert rig.role.wake_at(rig.now) is None
+
+
+def test_a_life_that_is_not_proven_costs_no_probe_for_each_of_its_words(rig):
+    """Else who is believed, or forged, would have us say as much as he does."""
+    for number in range(1, 100):
+        rig.heard(number)
+        rig.now = number / 1000
+    assert rig.said() == [PROBE]
 
 
 def test_a_datagram_of_an_earlier_life_changes_nothing(proven):
@@ -399,6 +459,14 @@ def test_numbers_of_one_life_say_nothing_of_the_next(proven):
     assert proven.heard(1, Command.MOD_INST, epoch=OTHER)[0] is Verdict.TAKE
 
 
+def test_what_one_life_said_of_a_guest_voids_no_loss_of_the_next(proven):
+    """The numbers of a new life begin at 1: an answer of the old one with a higher is not newer."""
+    stamp = Stamp(THEIRS, 500, re=1, of=1)
+    assert proven.role.heard_answer(UUID, stamp, 0.0, running=True) is Verdict.TAKE
+    proven.loopback(Acknowledgement(OTHER, OURS, 0))
+    assert proven.heard(2, epoch=OTHER)[0] is Verdict.TAKE
+
+
 def test_a_probe_is_answered_where_it_came_from(rig):
     rig.role.loopback(Probe(THEIRS), "10.0.0.9", 0.0)
     posts = rig.role.poll(0.0)
@@ -440,12 +508,24 @@ def test_room_is_bounded(proven, monkeypatch):
     for number in range(100):
         key = (f"{number}", Topic.LOSS)
         box.settle(Receipt(key, THEIRS, number, f"{number}", ADDRESS))
+        box.judge_state(Command.MOD_INST, ("heard all the time", Topic.PROVISION), THEIRS, number)
     assert len(box) == 10
+    key = ("heard all the time", Topic.PROVISION)
+    assert box.judge_state(Command.MOD_INST, key, THEIRS, 99) is Verdict.BEHIND
     for _ in range(100):
         for command in (Command.HEARTBEAT_LOSS, Command.HEARTBEAT_ILLHEALTH, Command.VOTE_NOTIFY):
             proven.put(command)
         proven.put(Command.HEARTBEAT_STOPPED)
     assert proven.role.owed_count == 4
+
+
+def test_of_many_that_are_done_each_is_said_to_be_so_at_least_once(proven, monkeypatch):
+    monkeypatch.setattr(delivery, "FINALS_LIMIT", 10)
+    for number in range(1, 101):
+        _verdict, receipt = proven.heard(number)
+        proven.role.settle(receipt)
+    assert [each.ack for each in proven.said()] == list(range(1, 101))
+    assert 0 < len(proven.out(60)) <= 10
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from guestmtce.agent.mtc_link import MtcLink
 from guestmtce.runtime.datagram import bound_socket
 from tests.peers import wire
-from tests.unit.agent_rig import COMPUTE_0, HOSTS, AgentRig, vim_answer
+from tests.unit.agent_rig import COMPUTE_0, CONTROLLER, HOSTS, AgentRig, vim_answer
 from tests.unit.agent_support import HOST_0, HOST_1, INFO, UUID, UUID_2
 
 
@@ -411,6 +414,84 @@ def test_a_command_without_the_signature_of_mtc_agent_is_ignored(new, signature)
     rig.mtc_sends(wire.pack("ADD_HOST", members, signature))
     assert rig.agent.dump()["hosts"] == []
     assert rig.agent.dump()["dropped"] == {"bad_signature": 1}
+
+
+def test_a_command_of_mtc_agent_counts_only_from_our_own_addresses(new):
+    """Its sender is what is believed; every address of a test is loopback, which is our own."""
+    own = SimpleNamespace(floating=CONTROLLER, is_own=lambda _address: False)
+    with closing_link(new, own) as (link, commands):
+        link.receiver.open()
+        new.mtc_says("ADD_HOST", uuid=HOST_0, hostname="compute-0", ip=COMPUTE_0)
+        assert commands == []
+        assert link.intake.dropped == {"stranger": 1}
+
+
+def test_mtc_agent_is_asked_again_if_the_kernel_took_nothing(new):
+    asked = []
+
+    def send(_data, _destination, on_end) -> bool:
+        asked.append(on_end)
+        return True
+
+    own = SimpleNamespace(floating=CONTROLLER)
+    with closing_link(new, own, send) as (link, _commands):
+        link.receiver.open()
+        link.ask_for_hosts()
+        asked[0](False)
+        link.refresh()
+        assert len(asked) == 2
+        asked[1](True)
+        link.refresh()
+        assert len(asked) == 2
+        assert (link.intake.sent, link.intake.dropped["not_sent"]) == ({"MONITOR_READY": 1}, 1)
+
+
+@contextlib.contextmanager
+def closing_link(rig: AgentRig, own, send=lambda _data, _destination, _on_end: True):
+    """A link of its own to mtcAgent, and the commands that it takes."""
+    commands: list[object] = []
+    link = MtcLink(rig.loop, rig.settings, own, commands.append, send)
+    try:
+        yield link, commands
+    finally:
+        link.receiver.close()
+
+
+def test_a_host_without_ip_is_reached_by_its_name(new):
+    """Decision 17: what the hosts file has for it."""
+    rig = new.start()
+    rig.mtc_says("ADD_HOST", uuid=HOST_0, hostname="compute-0", personality="worker")
+    assert rig.host_command("enable") == 200
+    assert len(rig.told("MOD_HOST")) == 1
+
+
+def test_a_host_that_is_gone_has_no_turn_any_more(rig):
+    rig.mtc_says("DEL_HOST", uuid=HOST_0, hostname="compute-0")
+    assert rig.agent.schedule.next_at() is None
+
+
+def test_no_name_or_reason_of_a_peer_is_in_the_log_as_it_is(rig, caplog):
+    """A line that a peer makes up must not look like one of ours."""
+    caplog.set_level("INFO")
+    forged = "compute-1\nroot: all is well"
+    rig.mtc_says("ADD_HOST", uuid=HOST_1, hostname=forged, ip=COMPUTE_0)
+    rig.mtc_says("DEL_HOST", uuid=HOST_1, hostname=forged)
+    rig.agent.warn("%s has not answered %d audits", forged, 3)
+    rig.agent.why(UUID, f"VOTE_NOTIFY: {forged}")
+    lines = [record.getMessage() for record in caplog.records if "compute-1" in record.getMessage()]
+    assert len(lines) == 4
+    assert not [line for line in lines if "\n" in line]
+
+
+def test_an_agent_that_is_not_the_active_one_answers_no_probe(rig):
+    """Else a guestServer would take it for the one to tell; nor does it keep what it is asked."""
+    rig.away.add(CONTROLLER)
+    rig.advance(15)
+    rig.forget()
+    for _ in range(3):
+        rig.server_says("LOOPBACK", epoch=7, seq=0)
+    assert rig.to_servers == []
+    assert rig.agent.server_link.intake.dropped["not_active"] == 3
 
 
 def test_what_a_restarted_server_has_to_know_goes_out_in_bursts_of_100_each_10_ms(rig):

@@ -308,6 +308,7 @@ def test_only_an_answer_with_a_length_is_whole_before_the_end():
         pytest.param(b"HTTP/1.1 99\r\n", id="status"),
         pytest.param(b"HTTP/2.0 200 OK\r\n\r\n", id="version"),
         pytest.param(OK + b"x" * ANSWER_LIMIT, id="too long"),
+        pytest.param(OK[:-2] + b"Content-Length: %d\r\n\r\n" % (ANSWER_LIMIT + 1), id="will be"),
         pytest.param(OK[:-2] + b"X: " + b"y" * 70_000 + b"\r\n", id="a long line"),
         pytest.param(OK[:-2] + b"X:\r\n" * 200, id="many headers"),
     ],

@@ -236,6 +236,22 @@ def test_after_a_restart_it_grows_old_while_it_waits(server, lost):
     assert agent.heard("LOSS") == []
 
 
+def test_no_loss_is_told_of_a_host_that_did_not_report_before_it_was_found_again(server, lost):
+    guest, agent = lost
+    server.app.stop(lambda: None)
+    elsewhere = guest.path.rename(server.root / "elsewhere")
+    restart(server, agent)
+    agent.say("MOD_HOST", uuid=UUID, heartbeat="disabled")
+    server.loop.advance(1)
+    assert saved(server) == []
+    agent.say("MOD_HOST", uuid=UUID, heartbeat="enabled")
+    elsewhere.rename(guest.path)
+    agent.set_instance("ADD_INST", "enabled")
+    server.loop.advance(100)
+    assert server.connected()
+    assert agent.heard("LOSS") == []
+
+
 @pytest.fixture
 def beating(server):
     """A reported guest that heartbeats, and an agent that acknowledges nothing yet."""

@@ -15,9 +15,18 @@ from guestmtce.core.shared.mtc_message import (
     AGENT_SIGNATURE,
     MTC_SIGNATURE,
     SERVER_SIGNATURE,
+    InstanceInformation,
     decode,
 )
-from guestmtce.core.shared.vocabulary import Command, Event, Notification
+from guestmtce.core.shared.text import clean
+from guestmtce.core.shared.vocabulary import (
+    NAME_LIMIT,
+    Command,
+    CorrectiveAction,
+    Event,
+    Notification,
+    Timeouts,
+)
 from tests.unit.core_support import UUID, Rig
 
 RECORDED = json.loads((Path(__file__).parents[1] / "data" / "datagrams.json").read_text("utf-8"))
@@ -219,6 +228,20 @@ def test_long_reason_is_shortened_never_cut_in_mid_json(reason):
     assert {**decoded, "reason": ""} == {**members, "reason": ""}
     if len(json.dumps(members, separators=(",", ":"))) <= 959:
         assert json.dumps(decoded) == json.dumps(members)
+
+
+@pytest.mark.parametrize("character", ["x", "é", "€", "😀", '"'])
+def test_a_name_leaves_the_rest_its_room(character):
+    """64 bytes at most, and in JSON 128."""
+    name = clean(character * 64, NAME_LIMIT)
+    info = InstanceInformation(
+        "h" * 255, UUID, True, True, CorrectiveAction.UNKNOWN, Timeouts(*[86_400] * 5), name
+    )
+    told = info.members()["name"]
+    assert name.startswith(told)
+    assert told
+    assert len(json.dumps(told)) - 2 <= 128
+    mtc_message.encode_server_event(Command.HEARTBEAT_RUNNING, info.members())
 
 
 def test_payload_of_exactly_the_limit():

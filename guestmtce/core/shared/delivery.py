@@ -62,7 +62,7 @@ BURST_SECS = 0.01
 # What the kernel refused, for want of a route say, is tried again so often.
 UNSENT_SECS = 2.0
 FINAL_AFTER = (0.0, 0.3, 1.0)
-# Final acknowledgements that still have to be repeated; beyond this the oldest are not.
+# Final acknowledgements that still have to be repeated; beyond this no more are.
 FINALS_LIMIT = 4096
 # Orders that the receiver may hold for long: their final acknowledgement comes by itself.
 _HELD = frozenset({Topic.LOSS, Topic.ILLNESS, Topic.ANSWER})
@@ -201,7 +201,8 @@ class Role:
     ) -> tuple[Verdict, Receipt | None]:
         """Judge a message of the role; the receipt of an order has to be held, deferred or settled.
 
-        What was taken before is acknowledged again, and so is what is behind.
+        `uuid` is its instance's, "" where it is about the host. What was taken before is
+        acknowledged again, and so is what is behind.
         """
         if not self._lives.is_present(stamp.epoch, now):
             self._count(Verdict.UNPROVEN)
@@ -209,7 +210,7 @@ class Role:
         topic = TOPICS.get(command)
         if topic is None:
             return Verdict.TAKE, None
-        key = ("" if topic is Topic.HOST else uuid, topic)
+        key = (uuid, topic)
         name = stamp.id or f"{stamp.epoch}.{stamp.seq}"
         receipt = Receipt(key, stamp.epoch, stamp.seq, name, address)
         if topic in ORDERS:
@@ -338,14 +339,12 @@ class Role:
         return min(times, default=None)
 
     def _plan_finals(self, now: float) -> None:
-        """Plan the final acknowledgements; beyond the limit the next ones are left out."""
+        """Plan the final acknowledgements; beyond the limit each is said once only."""
         for post in self._settled:
-            for delay in FINAL_AFTER:
+            for delay in FINAL_AFTER if len(self._finals) < FINALS_LIMIT else FINAL_AFTER[:1]:
                 self._final_count += 1
                 heapq.heappush(self._finals, (now + delay, self._final_count, post))
         self._settled.clear()
-        while len(self._finals) > FINALS_LIMIT:
-            heapq.heappop(self._finals)
 
     def _emit(self, post: Post) -> None:
         self._out.append(post)
