@@ -503,11 +503,12 @@ def test_storm_of_connected_channels_leaks_nothing(server):
     assert server.loop.errors == 0
 
 
-def test_a_want_of_descriptors_is_no_secret_and_passes(server, monkeypatch):
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE], ids=["process", "host"])
+def test_a_want_of_descriptors_is_no_secret_and_passes(server, monkeypatch, error):
     """`status` says that the daemon is degraded; the channel is tried again."""
 
     def starve(_path):
-        raise OSError(errno.EMFILE, "Too many open files")
+        raise OSError(error, os.strerror(error))
 
     with monkeypatch.context() as patched:
         patched.setattr(channel.unix, "connect", starve)
