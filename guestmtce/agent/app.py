@@ -29,11 +29,11 @@ from guestmtce.core.agent.schedule import Schedule
 from guestmtce.core.shared.errors import StartError
 from guestmtce.core.shared.history import Entry, Past
 from guestmtce.core.shared.limits import EveryNth
-from guestmtce.core.shared.mtc_message import MtcMessage, Record
+from guestmtce.core.shared.mtc_message import MtcMessage
 from guestmtce.core.shared.settings import AgentSettings, management_interface
 from guestmtce.core.shared.stamp import new_epoch
 from guestmtce.core.shared.text import printable
-from guestmtce.core.shared.vocabulary import Command, canonical_uuid
+from guestmtce.core.shared.vocabulary import canonical_uuid
 from guestmtce.runtime import files, vitals
 from guestmtce.runtime import log as logs
 from guestmtce.runtime.address import cannot_bind, is_loopback
@@ -99,6 +99,9 @@ class GuestAgent:
         self.mtc_link = MtcLink(
             loop, settings, self.own, self._take_mtc_command, self._send_from_local
         )
+        # What the core sends, the links deliver (ports of the core).
+        self.send = self.server_link.send
+        self.ask_mtc_agent = self.mtc_link.ask_for_hosts
         self.vim_api = VimApi(loop, self.core, self._vim_address, self._settle)
         self.registry = Registry("guestAgent")
         self._stream = EventStream(self._events, f"{int(outside.wall()):x}")
@@ -165,22 +168,6 @@ class GuestAgent:
         warn_of_strangers(settings.vim_cmd_users, self._users)
         self._metrics_file.start(self.settings.metrics_file)
         self._resolve()
-
-    def send(
-        self,
-        host: Host,
-        command: Command,
-        record: Record,
-        expires: float | None = None,
-        *,
-        once: bool = False,
-    ) -> int | None:
-        """Send a command to a guestServer (a port of the core)."""
-        return self.server_link.send(host, command, record, expires, once=once)
-
-    def ask_mtc_agent(self) -> None:
-        """Ask for the inventory of hosts (a port of the core)."""
-        self.mtc_link.ask_for_hosts()
 
     def warn(self, text: str, *args: object) -> None:
         """Tell the operator (a port of the core)."""

@@ -146,11 +146,10 @@ def unblock_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def raise_descriptor_limit() -> int:
-    """Raise RLIMIT_NOFILE to its hard limit and return it."""
+def raise_descriptor_limit() -> None:
+    """Raise RLIMIT_NOFILE to its hard limit."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
 
 
 def calm_collector() -> None:

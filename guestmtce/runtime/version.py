@@ -57,6 +57,6 @@ class ShowVersion(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_arguments: object) -> None:
-        """Do it."""
+        """Print it, and exit."""
         print(f"{parser.prog} {full_version()}")  # noqa: T201 - a terminal asked
         parser.exit()

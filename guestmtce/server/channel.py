@@ -125,7 +125,9 @@ class Channel:
             sock = unix.connect(file.path)
         except OSError as error:
             return self._not_connected(error)
-        self._stream = Stream(self._loop, sock, on_data=self._received, on_close=self._closed)
+        self._stream = Stream(
+            self._loop, sock, on_data=self.instance.received, on_close=self._closed
+        )
         self._file = file
         log.debug("instance %s: connected", self.instance.uuid)
         return Attempt.OPENED
@@ -137,9 +139,6 @@ class Channel:
         if self.instance.connection.failures <= 1:
             self.note("cannot connect: %s; trying again", error.strerror or error)
         return Attempt.REFUSED
-
-    def _received(self, data: bytes) -> None:
-        self.instance.received(data)
 
     def stuck(self) -> bool:
         """Whether what was sent still waits for the guest to read."""
