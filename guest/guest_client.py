@@ -15,11 +15,11 @@ A challenge that is answered late gets a healthy guest rebooted, so answers come
 One thread, one loop, and nothing in it blocks: what may hang (a script, its exec, a log file) is
 done in a child that is never waited for; the log is a bounded queue that counts what it loses.
 
-Inside: `Framer` (bytes to messages), `GuestProtocol` (what to say and when; no I/O, the time is
-an argument), `Channel` (the port or, for tests, a UNIX socket), `Child`, `Runner` and
-`Supervisor` (what runs in children, each under a deadline), `LogQueue` and its sinks,
-`HealthMonitor` (scripts to health), `GuestClient` (the loop), `check` and `self_test` (for whoever
-builds an image).
+In this order: `Framer` and `decode` (bytes to messages), `SETTINGS` (what can be configured),
+`GuestProtocol` (what to say and when; no I/O, the time is an argument), `Channel` (the port or, for
+tests, a UNIX socket), `Child`, `Runner` and `Supervisor` (what runs in children, each under a
+deadline), `LogQueue` and its sinks, `HealthMonitor` (scripts to health), `GuestClient` (the loop),
+`claim` (one client a port), `check` and `self_test` (for whoever builds an image), `main`.
 
 CPython 3.6 or later, standard library, Linux.
 """
@@ -1134,8 +1134,8 @@ def open_null() -> int:
         return os.open("/", os.O_RDONLY)
 
 
-def be_killed_first() -> None:
-    """When memory is short: the client's unit spares the client, which is no licence to eat it."""
+def give_up_oom_protection() -> None:
+    """The unit spares the client when memory is short; a script that eats it is not spared."""
     with contextlib.suppress(OSError):
         with open(OOM_SCORE_ADJ, encoding="ascii") as file:
             spared = int(file.read()) < 0
@@ -1148,7 +1148,7 @@ def run_program(argv: Sequence[str]) -> Callable[[], None]:
     """Return the work of becoming that program."""
 
     def become() -> None:
-        be_killed_first()
+        give_up_oom_protection()
         # It gets nothing but its three, whatever whoever started the client has left open.
         for descriptor in map(int, os.listdir("/proc/self/fd")):
             with contextlib.suppress(OSError):
@@ -2079,9 +2079,8 @@ def check(arguments: argparse.Namespace, queue: LogQueue) -> int:
     except SettingError as error:
         findings.note(False, str(error))
         return findings.status()
-    complaints = [line.text for line in queue.take_all()]
-    for text in complaints:
-        findings.note(False, text)
+    for line in queue.take_all():
+        findings.note(False, line.text)
     path = arguments.config or DEFAULT_CONFIG
     used = path if os.path.exists(path) else "the defaults ({} is not there)".format(path)
     findings.note(True, "settings: {}, for guest {}".format(used, settings.name))
@@ -2367,8 +2366,13 @@ def write_pid_file(path: str) -> None:
         raise SettingError("{}: {}".format(path, error.strerror)) from None
 
 
-def have_standard_descriptors() -> None:
-    """Open what is missing of 0 to 2, so that nothing of ours takes their place."""
+def start_clean() -> None:
+    """Undo what whoever started the client may have left behind.
+
+    With SIGCHLD ignored no child can be waited for. What is missing of the descriptors 0 to 2 is
+    opened, so that nothing of ours takes their place.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for descriptor in range(STDERR_FILENO + 1):
         try:
             os.fstat(descriptor)
@@ -2425,9 +2429,7 @@ def serve(arguments: argparse.Namespace, settings: Settings, queue: LogQueue) ->
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the client; return 0 after a stop signal, 1 with the reason on stderr."""
-    have_standard_descriptors()
-    # Whoever started it may have it ignored: then no child can be waited for.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    start_clean()
     arguments = parse_arguments(argv)
     queue = LogQueue()
     log.handlers[:] = [queue]
