@@ -1207,6 +1207,7 @@ class Runner:
         self._child: Optional[Child] = None
         self._killed: Optional[Child] = None
         self._killed_group = 0
+        self._look_at = -math.inf
         self._look_secs = LOOK_FOR_KILLED_SECS[0]
         self._complaint = b""
 
@@ -1246,6 +1247,7 @@ class Runner:
         """Collect what has exited (call it upon SIGCHLD), and begin what waited for that."""
         if self._killed is not None and self._killed.poll() is not None:
             self._killed = None
+            self._look_at = -math.inf
         if self._child is None:
             self._begin()
             return
@@ -1275,16 +1277,26 @@ class Runner:
         run = self._run
         if run is None:
             return
-        if self._killed is not None or (self._killed_group and group_lives(self._killed_group)):
-            self.deadline = min(run.deadline, time.monotonic() + self._look_secs)
-            self._look_secs = min(2 * self._look_secs, LOOK_FOR_KILLED_SECS[1])
+        if self._something_lives(time.monotonic()):
+            self.deadline = min(run.deadline, self._look_at)
             return
-        self._killed_group = 0
         self.deadline = run.deadline
         try:
             self._child = Child(run.work, self._selector)
         except OSError as error:
             self._finish(Outcome(None, "", describe(error), False))
+
+    def _something_lives(self, now: float) -> bool:
+        """Tell whether something that was killed is still alive.
+
+        To look through all processes takes time: it is done now and then, not for each new run.
+        """
+        if self._killed_group and now >= self._look_at:
+            if self._killed is None and not group_lives(self._killed_group):
+                self._killed_group = 0
+            self._look_at = now + self._look_secs
+            self._look_secs = min(2 * self._look_secs, LOOK_FOR_KILLED_SECS[1])
+        return self._killed_group != 0
 
     def _ended(self, child: Child, status: int) -> None:
         problem = child.problem()

@@ -131,6 +131,22 @@ def test_a_superseded_run_is_not_heard_of(turns):
     assert turns.outcomes == []
 
 
+def test_what_cannot_be_killed_is_looked_for_now_and_then(turns, monkeypatch):
+    """Not for each order of the host: that takes the longer, the more processes there are."""
+    looks = []
+    lives = guest_client.group_lives
+    monkeypatch.setattr(guest_client, "group_lives", lambda group: looks.append(group) or True)
+    turns.start("exec sleep 60")
+    turns.start("true")
+    turns.until(lambda: looks)
+    for _ in range(100):
+        turns.start("echo last")
+    assert len(set(looks)) == 1
+    assert len(looks) < 10
+    monkeypatch.setattr(guest_client, "group_lives", lives)
+    assert turns.outcome().line == "last"
+
+
 class Watched:
     """A path, and how often it was said to be there."""
 
