@@ -197,6 +197,7 @@ class GuestServer:
             channel = Channel(uuid, self.worker, self._loop, self._directory, self)
             channel.instance.memory.name = self._past.name(uuid)
             channel.instance.memory.history.restore(self._past.take(uuid))
+            self._losses.recall(uuid, channel.instance.reports)
             self.channels[uuid] = channel
             log.info("instance %s: added", uuid)
         return channel

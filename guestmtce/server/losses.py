@@ -80,6 +80,15 @@ class Losses:
         if self._waiting:
             self._timers.start("look", LOOK_SECS, self._look)
 
+    def recall(self, uuid: str, reports: Reports) -> None:
+        """Let an instance that we meet for the first time have the terms that it was lost with.
+
+        From then on guestAgent is told them: LOSS itself does not name the action.
+        """
+        loss = self._waiting.get(uuid)
+        if loss is not None:
+            reports.terms = loss.terms
+
     def stop(self) -> None:
         """Save, and do nothing more."""
         if self._timers.active("save"):
@@ -126,8 +135,6 @@ class Losses:
         instance = channel.instance
         if loss.uuid not in self._open_since:
             self._open_since[loss.uuid] = now
-            if not instance.heartbeat.initialized:
-                instance.reports.terms = loss.terms
         if instance.heartbeat.initialized:
             self.void(loss.uuid)
         elif now - self._open_since[loss.uuid] >= loss.silent_secs:

@@ -37,19 +37,20 @@ class Evidence:
     """All passages by name and instance, and what was acknowledged for good.
 
     `probes` are the times at which a role's process probed; `finals` those at which the sender of
-    an order heard that it is done.
+    an order heard that it is done, `finals_said` those at which it was told so.
     """
 
     passages: dict[Key, list[Passage]] = field(default_factory=lambda: defaultdict(list))
     probes: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     finals: dict[Key, list[float]] = field(default_factory=lambda: defaultdict(list))
+    finals_said: dict[Key, list[float]] = field(default_factory=lambda: defaultdict(list))
     _said: dict[tuple[int, int], tuple[Key, float]] = field(default_factory=dict)
     _lives: dict[str, int] = field(default_factory=dict)
     _believed: dict[str, int] = field(default_factory=dict)
 
     def forget(self) -> None:
         """Drop what is history; who believes whom stays."""
-        for each in (self.passages, self.probes, self.finals, self._said):
+        for each in (self.passages, self.probes, self.finals, self.finals_said, self._said):
             each.clear()
 
     def dies(self, role: str) -> None:
@@ -69,6 +70,8 @@ class Evidence:
             said = self._said.setdefault((epoch, seq), (key, now))[1]
         elif datagram.name == "LOOPBACK" and "ack" not in body:
             self.probes[OTHER[receiver]].append(now)
+        elif "ack" in body and not body.get("queued") and (body["of"], body["ack"]) in self._said:
+            self.finals_said[self._said[body["of"], body["ack"]][0]].append(now)
         passage = Passage(now, said)
         self.passages[key].append(passage)
         return passage

@@ -16,6 +16,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from guestmtce.core.shared.delivery import FINAL_AFTER
 from guestmtce.core.shared.owed import QUEUED_SECS, repeat_after
 from tests.chaos.world import Affair, World
 
@@ -64,6 +65,7 @@ def findings(world: World) -> list[Finding]:
         *_answers(world),
         *_states(world),
         *_first_states(world),
+        *_not_acknowledged(world),
         *_said_for_ever(world),
     ]
     if world.loop.errors:
@@ -328,6 +330,21 @@ def _first_states(world: World) -> Iterator[Finding]:
     told = {uuid for at, uuid, _data in world.heard("service") if at >= died}
     for uuid in sorted(world.guests.keys() - told):
         yield Finding(uuid, world.now, f"has a new guestAgent since {died:.2f}: not told how it is")
+
+
+def _not_acknowledged(world: World) -> Iterator[Finding]:
+    """What the VIM was told is acknowledged for good, three times in a second."""
+    if not world.all_new:
+        return
+    for kind, orders in (("alarm", (LOST.order, ILL.order)), ("action", (ANSWERED.order,))):
+        for at, uuid, _data in world.heard(kind):
+            end = at + FINAL_AFTER[-1] + SOON
+            if end > world.now or any(at <= death <= end for death in world.truth.agent_deaths):
+                continue
+            said = [each for order in orders for each in world.evidence.finals_said[order, uuid]]
+            times = sum(at - SOON <= each <= end for each in said)
+            if times < len(FINAL_AFTER):
+                yield Finding(uuid, at, f"{kind} of {at:.2f}: acknowledged {times} times")
 
 
 def _said_for_ever(world: World) -> Iterator[Finding]:

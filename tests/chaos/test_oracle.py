@@ -71,8 +71,9 @@ def test_what_is_not_told(true, heard, guest, kind, text):
 def test_what_is_told_twice(true, heard, guest, kind):
     seen = about(heard, kind, true.uuids[guest])[0]
     heard.append(Seen(seen.at + 1.0, seen.what))
-    (found,) = texts(true)
-    assert "and told at" in found
+    twice, unacknowledged = texts(true)
+    assert "and told at" in twice
+    assert "acknowledged 1 times" in unacknowledged
 
 
 def test_an_alarm_of_a_guest_that_is_well_again(true, heard):
@@ -89,8 +90,9 @@ def test_what_never_was(true, heard):
     for seen in (alarm, disabled):
         body = seen.what.body.replace(true.uuids[0].encode(), well)
         heard.append(Seen(seen.at, seen.what._replace(body=body)))
-    never, was_well, at_the_end = texts(true)
+    never, was_well, at_the_end, unacknowledged = texts(true)
     assert "and never was" in never
+    assert "acknowledged 0 times" in unacknowledged
     assert "and was well" in was_well
     assert "at the end" in at_the_end
 

@@ -139,9 +139,9 @@ class World:
     """One worker with `guests` guests, one controller; `seed` decides the rest.
 
     `new_agent` and `new_server` say of the daemons that are started whether they number and
-    acknowledge what is said; without that they say and hear what the old ones do. The last
-    `witnesses` of the guests have no trouble of their own; the heartbeat's `intervals`, in seconds,
-    go round among them all.
+    acknowledge what is said; without that they say and hear what the old ones do. `all_new` is
+    whether all of them did until now. The last `witnesses` of the guests have no trouble of their
+    own; the heartbeat's `intervals`, in seconds, go round among them all.
     """
 
     def __init__(
@@ -349,6 +349,7 @@ class World:
         self.processes["agent"].kill()
         self.network.evidence.dies("agent")
         self.agent = self._build_agent()
+        self.all_new = self.all_new and self.new_agent
         self.agent.start()
         self.loop.settle()
         self.rig.add_host()
@@ -360,6 +361,7 @@ class World:
         self.processes["server"].kill()
         self.network.evidence.dies("server")
         self.server = self._build_server()
+        self.all_new = self.all_new and self.new_server
         self.server.start()
         self.loop.settle()
 

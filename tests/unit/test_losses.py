@@ -170,6 +170,16 @@ def test_after_a_restart_it_is_told_if_it_is_still_true(server, lost):
     assert {each.body["id"] for each in agent.heard("LOSS")} == {order}
 
 
+def test_after_a_restart_each_state_says_what_the_guest_wanted(server, lost):
+    """What guestAgent hears of it first is what it tells the VIM with the loss."""
+    _guest, agent = lost
+    restart(server, agent)
+    agent.set_instance("ADD_INST", "enabled")
+    server.loop.advance(0.5)
+    said = agent.heard("STOPPED")
+    assert {each.body["repair-action"] for each in said} == {"reboot"}
+
+
 @pytest.mark.parametrize("void", VOIDS.values(), ids=VOIDS)
 def test_after_a_restart_it_is_not_told_if_it_is_void_by_then(server, lost, void):
     guest, agent = lost
