@@ -373,6 +373,6 @@ class GuestAgent:
 
 
 def _publish(server: HttpServer, stream: EventStream, event: Event) -> None:
-    """Pass an event on to who follows `/v1/events`; nothing is made for nobody."""
+    """Pass an event on to those who follow `/v1/events`; nothing is made where nobody does."""
     if server.followers:
         server.publish(stream.encode(event))

@@ -45,9 +45,9 @@ class HttpApi:
     """Answers requests. `on_command()` is called after each command.
 
     `render` makes the text of /metrics, and `snapshot` what the status page shows.
-    `begin_stream` makes the beginning of a stream for who knows the events up to an id. `allowed`
-    returns who may change something, nobody for everybody. `results` counts commands by operation
-    and status.
+    `begin_stream` makes the beginning of a stream for a client that knows the events up to an id.
+    `allowed` returns who may change something, nobody for everybody. `results` counts commands by
+    operation and status.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""`/v1/events`: what happens, as server-sent events, for who follows and for who comes back.
+"""`/v1/events`: what happens, as server-sent events, for clients that follow or come back.
 
 Each event has an id: the run of the daemon, and the event's number in it. A browser that lost the
 stream names the last one it got, and first gets what it has missed, as far as that is kept.
@@ -13,7 +13,7 @@ from guestmtce.core.shared.text import encode_json
 from guestmtce.runtime.event_log import EventLog
 from guestmtce.runtime.http_message import encode_event
 
-# What is sent at once to who comes back; half of what may wait for a client that reads slowly.
+# What is sent at once to a client that comes back: half of what may wait for one that is slow.
 MISSED_BYTES = 32 * 1024
 _ID = re.compile(r"(?P<run>[0-9a-f]+)-(?P<number>[0-9]{1,15})")
 # A comment for people; when a browser is to come back, in milliseconds.

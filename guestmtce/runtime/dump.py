@@ -1,4 +1,4 @@
-"""A state as JSON that grep finds things in, a line for each item of each member; and its log."""
+"""The state dump: JSON with a line for each item of each member, for grep; and logging it."""
 
 from __future__ import annotations
 

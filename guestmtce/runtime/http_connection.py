@@ -24,7 +24,7 @@ ErrorHandler = Callable[[HttpError], Response]
 READ_BYTES = 64 * 1024
 REQUESTS_PER_TURN = 16
 ANSWER_BYTES_PER_TURN = 64 * 1024
-# So much may wait for a client that follows the events; who reads slower is hung up on.
+# So much may wait for a client that follows the events; one that reads slower is hung up on.
 UNREAD_EVENTS_LIMIT = 64 * 1024
 
 

@@ -50,7 +50,7 @@ class Response:
 
 
 def encode_event(text: str, number: str) -> bytes:
-    """Return `text` as one server-sent event, which is known by `number` to who comes back."""
+    """Return `text` as one server-sent event with the id `number`."""
     return "".join(
         [f"id: {number}\n", *(f"data: {line}\n" for line in text.splitlines()), "\n"]
     ).encode("utf-8")

@@ -27,7 +27,7 @@ COUNTED = ("accepted", "errors", "evicted", "failures", "refused", "requests", "
 ACCEPTS_PER_TURN = 8
 # More than a burst of clients; one that found no place here would try again after a second.
 BACKLOG = 512
-# A server-sent comment: who follows, and a proxy between, sees that the stream is alive.
+# A server-sent comment: a follower, and a proxy before it, sees that the stream is alive.
 STILL_HERE = b":\n\n"
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -127,7 +127,7 @@ class HttpServer:
         self._still_here = self.loop.call_later(self.limits.silence, self._speak)
 
     def _speak(self) -> None:
-        """Send a comment to who follows, again and again as long as anybody does."""
+        """Send a comment to all who follow, again and again as long as anybody does."""
         self._still_here = None
         self.publish(STILL_HERE)
         if self._followers:

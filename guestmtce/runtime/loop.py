@@ -245,7 +245,7 @@ class Loop:
 
 
 class Timers:
-    """Timers by name, of which each name has at most one running."""
+    """Timers by name; of each name one runs at most."""
 
     __slots__ = ("_loop", "_running")
 
@@ -254,7 +254,7 @@ class Timers:
         self._running: dict[str, Timer] = {}
 
     def start(self, name: str, delay: float, callback: Callback, *args: object) -> None:
-        """Run `callback(*args)` once, `delay` seconds from now, and not what `name` was to run."""
+        """Run `callback(*args)` once, `delay` seconds from now, in place of what `name` has."""
         self.cancel(name)
         self._running[name] = self._loop.call_later(delay, callback, *args)
 

@@ -112,7 +112,7 @@ class PidFile:
 def running_pid(lock_path: str) -> int | None:
     """Return the pid of the daemon that holds the lock at `lock_path`, None if none runs.
 
-    Takes no lock itself. Raises PermissionError for who may not know.
+    Takes no lock itself. Raises PermissionError for a user who may not know.
     """
     try:
         fd = os.open(lock_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)

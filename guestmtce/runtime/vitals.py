@@ -1,4 +1,4 @@
-"""What every daemon shows of itself as metrics: which build runs since when, and how it does.
+"""What every daemon shows of itself as metrics: its build, its start, and how it does.
 
 One module for both, so that these metrics mean the same in both (monitoring.md).
 

@@ -49,7 +49,7 @@ class ChannelName(NamedTuple):
 class SocketFile(NamedTuple):
     """A channel's file, and which one it is: a new QEMU makes another under the same name.
 
-    `made_ns` is when it was made, for who compares it with one of long ago: inodes are used again.
+    `made_ns` is when it was made: inodes are used again, so it tells a file from one of long ago.
     """
 
     path: str

@@ -25,7 +25,7 @@ _AT_ONCE_FREE = 4
 _WAIT_SECS = 1 / 640
 # Of the time, floods get one part in so many.
 _PARTS = 4
-# One whom other floods keep waiting for so long would be over its share without them.
+# A guest that waits so long for other floods would be over its share without them.
 _KEPT_SECS = 0.1
 
 

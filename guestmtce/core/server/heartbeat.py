@@ -238,7 +238,7 @@ class Heartbeat(Machine[HeartbeatState]):
         self.reports.ill(action, self.reason)
 
     def _forget_alarms(self) -> None:
-        """What the guest is now, the next answers say: neither lost nor ill is known of it."""
+        """Take the guest for neither lost nor ill: its next answers say what it is."""
         self.ill = False
         self.reports.withdraw_alarms()
 

@@ -229,7 +229,7 @@ class Instance:
     def condition(self) -> Condition:
         """Return the instance's condition in an operator's word.
 
-        That most are well shows without a look into their histories.
+        Most are well, which shows without a look into their histories.
         """
         beat = self.heartbeat
         challenged = beat.state is not HeartbeatState.WAITING_INIT

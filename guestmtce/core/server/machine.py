@@ -17,7 +17,7 @@ from guestmtce.core.shared.vocabulary import Command
 
 
 class Symbol(Enum):
-    """A word of a state table. Tables are looked up at each heartbeat: it hashes as an object."""
+    """A word of a state table, which is looked up at each heartbeat: a fast hash."""
 
     __hash__ = object.__hash__
 

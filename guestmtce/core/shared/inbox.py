@@ -15,7 +15,7 @@ from guestmtce.core.shared.owed import REVOKES, Key, Topic
 # How many of the last orders of one key are remembered by name; one would do without restarts.
 IDS_KEPT = 4
 # Two keys for each of 10,000 instances, and as many for what a peer may invent. The one that
-# was not heard of the longest is forgotten first.
+# was heard of longest ago is forgotten first.
 MARKS_LIMIT = 40_000
 
 
