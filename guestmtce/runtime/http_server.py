@@ -16,7 +16,7 @@ from collections import Counter, OrderedDict
 from guestmtce.runtime import address as addresses
 from guestmtce.runtime.http_connection import ErrorHandler, Handler, HttpConnection, Limits
 from guestmtce.runtime.local_user import LocalUsers
-from guestmtce.runtime.loop import Loop, Timer
+from guestmtce.runtime.loop import Loop, Timers
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +63,7 @@ class HttpServer:
         self._followers: dict[HttpConnection, None] = {}
         # Those whose long answer is being made: the first one's next piece is next.
         self._queue: OrderedDict[HttpConnection, None] = OrderedDict()
-        self._turn: Timer | None = None
-        self._retry: Timer | None = None
-        self._still_here: Timer | None = None
+        self._timers = Timers(loop)
         self._socket = _listen(address)
         self._watch()
 
@@ -82,9 +80,7 @@ class HttpServer:
 
     def close(self) -> None:
         """Stop listening and hang up on everybody."""
-        for timer in (self._retry, self._turn, self._still_here):
-            if timer is not None:
-                timer.cancel()
+        self._timers.cancel_all()
         self.loop.unwatch(self._socket)
         self._socket.close()
         for connection in [*self._connections, *self._extra, *self._followers]:
@@ -109,7 +105,7 @@ class HttpServer:
             return False
         self.closed(connection)
         self._followers[connection] = None
-        if self._still_here is None:
+        if not self._timers.active("speak"):
             self._speak_later()
         return True
 
@@ -124,11 +120,10 @@ class HttpServer:
             connection.publish(event)
 
     def _speak_later(self) -> None:
-        self._still_here = self.loop.call_later(self.limits.silence, self._speak)
+        self._timers.start("speak", self.limits.silence, self._speak)
 
     def _speak(self) -> None:
         """Send a comment to all who follow, again and again as long as anybody does."""
-        self._still_here = None
         self.publish(STILL_HERE)
         if self._followers:
             self._speak_later()
@@ -140,21 +135,19 @@ class HttpServer:
         not read loses its place to the next.
         """
         self._queue[connection] = None
-        if self._turn is None:
-            self._turn = self.loop.call_soon(self._send_piece)
+        if not self._timers.active("piece"):
+            self._timers.start("piece", 0.0, self._send_piece)
 
     def _send_piece(self) -> None:
-        self._turn = None
         if not self._queue:
             return
-        self._turn = self.loop.call_soon(self._send_piece)
+        self._timers.start("piece", 0.0, self._send_piece)
         connection, _ = self._queue.popitem(last=False)
         if connection.send_piece():
             self._queue[connection] = None
             self._queue.move_to_end(connection, last=False)
 
     def _watch(self) -> None:
-        self._retry = None
         self.loop.watch(self._socket, selectors.EVENT_READ, self._accept)
 
     def _accept(self, _events: int) -> None:
@@ -168,7 +161,7 @@ class HttpServer:
                     # It would be reported ready again at once; wait until something is closed.
                     log.warning("cannot accept a connection: %s", error.strerror)
                     self.loop.unwatch(self._socket)
-                    self._retry = self.loop.call_later(self.limits.accept_retry, self._watch)
+                    self._timers.start("accept", self.limits.accept_retry, self._watch)
                     return
                 continue  # that client has gone already
             self._take(sock)

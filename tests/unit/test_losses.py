@@ -66,16 +66,23 @@ def server():
 
 
 @pytest.fixture
-def lost(server):
-    """A reported guest that was lost just now, and the agent that holds the LOSS."""
+def beating(server):
+    """A reported guest that heartbeats, and an agent that acknowledges nothing yet."""
     server.start()
     agent = NewAgent(server)
     agent.prove()
     agent.set_instance("ADD_INST", "enabled")
     guest = server.guest()
     assert server.loop.run_until(lambda: server.heartbeating(UUID), 5)
-    guest.answers = guest.inits = False
     agent.heard("")
+    return guest, agent
+
+
+@pytest.fixture
+def lost(server, beating):
+    """The guest was lost just now, and the agent holds the LOSS."""
+    guest, agent = beating
+    guest.answers = guest.inits = False
     server.loop.advance(5)
     return guest, agent
 
@@ -260,19 +267,6 @@ def test_no_loss_is_told_of_a_host_that_did_not_report_before_it_was_found_again
     server.loop.advance(100)
     assert server.connected()
     assert agent.heard("LOSS") == []
-
-
-@pytest.fixture
-def beating(server):
-    """A reported guest that heartbeats, and an agent that acknowledges nothing yet."""
-    server.start()
-    agent = NewAgent(server)
-    agent.prove()
-    agent.set_instance("ADD_INST", "enabled")
-    guest = server.guest()
-    assert server.loop.run_until(lambda: server.heartbeating(UUID), 5)
-    agent.heard("")
-    return guest, agent
 
 
 def fall_ill(server: Server, guest: Guest) -> None:
