@@ -199,9 +199,10 @@ def test_that_another_guest_runs_changes_nothing(either):
     assert either.alarms() == [(UUID, FAILED)]
 
 
-def test_an_order_not_said_again_for_long_may_be_void(either):
+@pytest.mark.parametrize("order", [LOSS, ILLNESS])
+def test_an_order_not_said_again_for_long_may_be_void(either, order):
     """Its guestServer says it each 10 s as long as it is true."""
-    either.too_early()
+    either.too_early(order)
     either.now += DEFERRED_SECS
     either.learn()
     assert either.alarms() == []
@@ -243,18 +244,20 @@ def test_an_order_of_an_earlier_life_is_not_judged(new):
     assert new.alarms() == []
 
 
-def test_an_instance_that_moves_here_is_judged_once_it_is_here(new):
-    """It was on compute-1, as far as we knew, when compute-0 said that it was lost."""
+@pytest.mark.parametrize(("order", "state"), [(LOSS, FAILED), (ILLNESS, UNHEALTHY)])
+def test_an_instance_that_moves_here_is_judged_once_it_is_here(new, order, state):
+    """It was on compute-1, as far as we knew, when compute-0 said that it was lost, or ill."""
     other = new.add_host("compute-1", HOST_1)
     new.agent.set_host_reporting(other, True, new.now)
     other.got_instances = True
     instance = new.agent.add_instance(UUID, other, True, new.now)
     new.learn(UUID_2)
-    new.too_early()
+    new.too_early(order)
     assert new.alarms() == []
     new.agent.move_instance(instance, new.host(), True, new.now)
-    new.stopped(**new.stamped())
-    assert new.alarms() == [(UUID, FAILED)]
+    if order is LOSS:
+        new.stopped(**new.stamped())
+    assert new.alarms() == [(UUID, state)]
 
 
 def test_an_answer_that_moves_one_instance_does_not_judge_the_others_too_early(new):

@@ -344,6 +344,14 @@ def test_a_life_that_is_not_proven_costs_no_probe_for_each_of_its_words(rig):
     assert said == [PROBE]
 
 
+def test_who_is_there_has_answered_the_probe_for_another_life(proven):
+    """What came of the other one was late: it is not asked for any longer."""
+    proven.heard(1, epoch=OTHER)
+    assert proven.said() == [PROBE]
+    proven.loopback(Acknowledgement(THEIRS, OURS, 0))
+    assert proven.out(10) == []
+
+
 def test_a_datagram_of_an_earlier_life_changes_nothing(proven):
     """Not even a late answer to a probe, while the present life is heard of."""
     proven.loopback(Acknowledgement(OTHER, OURS, 0))

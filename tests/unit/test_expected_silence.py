@@ -33,6 +33,15 @@ def test_pause_is_waiting_init_at_once_and_no_loss():
     assert rig.out() == []
 
 
+@pytest.mark.parametrize(
+    "end", [lambda rig: rig.say(leaving()), lambda rig: rig.instance.delete()], ids=["exit", "gone"]
+)
+def test_no_grace_runs_for_a_guest_that_has_nothing_to_come_back_from(end):
+    rig = paused()
+    end(rig)
+    assert rig.left(TimerName.GRACE) is None
+
+
 def test_accepted_pause_too_and_one_that_nobody_answers():
     """A notification may be answered `accept` as well; an irrevocable pause *ended* counts."""
     rig = Rig().beat()

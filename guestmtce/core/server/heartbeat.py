@@ -369,7 +369,6 @@ class Heartbeat(Machine[HeartbeatState]):
     def _end(self, _argument: object) -> None:
         """Deleted: nothing more is told."""
         self._forget_alarms()
-        self.reports.forget()
         self.port.cancel_timer(TimerName.GRACE)
 
 

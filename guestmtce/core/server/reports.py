@@ -76,12 +76,8 @@ class Reports:
 
     def stopped(self, why: str) -> None:
         """The guest no longer heartbeats: STOPPED."""
-        self.forget()
-        self._port.report(Command.HEARTBEAT_STOPPED, self.information(), why)
-
-    def forget(self) -> None:
-        """The guest no longer heartbeats, and guestAgent need not be told."""
         self._told_terms = None
+        self._port.report(Command.HEARTBEAT_STOPPED, self.information(), why)
 
     def lost(self, why: str) -> None:
         """The guest is lost: LOSS; `why` says how silent it was."""
@@ -101,8 +97,8 @@ class Reports:
         """Return whether a loss is reported, for people."""
         if self.wants_faults:
             return f"reported, action {self.terms.corrective_action}"
-        level = "instance" if self._worker.reporting else "host"
-        return f"not reported: reporting of the {level} is off"
+        # While that of the instance is off, no silence is a loss.
+        return "not reported: reporting of the host is off"
 
     def _tell(self, alarm: Alarm) -> None:
         """Tell guestAgent of a loss or an illness that is true, and not too early."""
