@@ -142,6 +142,24 @@ class OutOfDescriptors(set):
         raise OSError(errno.EMFILE, "Too many open files")
 
 
+def test_what_is_owed_is_not_said_again_meanwhile(controller):
+    """A guestServer that has just acknowledged would take it, from two agents."""
+    rig = controller
+    role = rig.agent.core.inventory.hosts[HOST_0].role
+    assert role is not None
+    rig.away.add(CONTROLLER)
+    rig.advance(9)
+    assert rig.enable(state="disabled")[0] == 200
+    rig.server_says("LOOPBACK", epoch=7, of=role.epoch, ack=0)
+    rig.advance(0.9)
+    assert len(rig.told("MOD_INST")) > 1, "it is repeated to who acknowledges"
+    rig.advance(5)
+    assert not rig.agent.summary()["active"]
+    rig.forget()
+    rig.advance(9)
+    assert rig.told() == []
+
+
 def test_the_daemon_looks_by_itself(controller):
     rig = controller
     rig.away.add(CONTROLLER)
