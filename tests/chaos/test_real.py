@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.chaos.real.ledger import Ledger, Line
-from tests.chaos.real.oracle import LATE_FOR_SECS, WORDS, Oracle, timeline
+from tests.chaos.real.oracle import ILL_WORD, LATE_FOR_SECS, LOST_WORD, WORDS, Oracle, timeline
 from tests.chaos.real.orders import FAILED
 from tests.chaos.real.plan import TROUBLED, members, plan
 from tests.chaos.real.site import Level, Site
@@ -96,9 +96,9 @@ def scene():
 
 def test_what_is_true_is_no_finding(scene):
     scene.span("hang", "vm-20", 50.0, 60.0)
-    scene.told(52.3, "vm-20", "alarm", "failed")
+    scene.told(52.3, "vm-20", "alarm", LOST_WORD)
     scene.span("ill", "vm-21", 50.0, 56.0)
-    scene.told(50.9, "vm-21", "alarm", "unhealthy")
+    scene.told(50.9, "vm-21", "alarm", ILL_WORD)
     scene.span("vote", "vm-22", 50.0, 59.0, "live_migrate_begin allow")
     scene.told(50.2, "vm-22", "action", "live_migrate_begin allow")
     scene.span("vote", "vm-22", 50.4, 59.4, "live_migrate_begin proceed")
@@ -122,8 +122,8 @@ def test_a_loss_that_could_not_be_told_in_time_is_none_but_a_long_one(scene):
 
 def test_a_loss_told_twice_unless_guestagent_died(scene):
     scene.span("hang", "vm-20", 50.0, 60.0)
-    scene.told(52.0, "vm-20", "alarm", "failed")
-    scene.told(55.0, "vm-20", "alarm", "failed")
+    scene.told(52.0, "vm-20", "alarm", LOST_WORD)
+    scene.told(55.0, "vm-20", "alarm", LOST_WORD)
     assert scene.findings() == ["vm-20 was lost once, and told at ['52.00', '55.00']"]
     scene.span("agent killed", "controller-0", 53.0, 54.0)
     assert scene.findings() == []
@@ -135,26 +135,34 @@ def test_a_loss_that_guestserver_did_not_live_to_see_is_told_as_disabled(scene):
     assert scene.findings() == ["vm-20 was lost for 42.0 s at 50.00: never told"]
     scene.told(53.0, "vm-20", "service", "disabled")
     assert scene.findings() == []
-    scene.told(70.0, "vm-20", "alarm", "failed")
+    scene.told(70.0, "vm-20", "alarm", LOST_WORD)
     assert scene.findings() == []
-    scene.told(80.0, "vm-20", "alarm", "failed")
+    scene.told(80.0, "vm-20", "alarm", LOST_WORD)
     assert scene.findings() == ["vm-20 was lost once, and told at ['70.00', '80.00']"]
 
 
 @pytest.mark.parametrize("kind", ["hang", "ill"])
 def test_a_false_alarm(scene, kind):
-    word = {"hang": "failed", "ill": "unhealthy"}[kind]
+    word = {"hang": LOST_WORD, "ill": ILL_WORD}[kind]
     scene.told(40.0, "vm-20", "alarm", word)
     assert scene.findings() == [f"vm-20 was told {word} at 40.00, and was not"]
+
+
+def test_an_alarm_with_another_action(scene):
+    scene.span("hang", "vm-20", 50.0, 60.0)
+    scene.span("cut", "", 51.0, 60.0)
+    scene.told(52.3, "vm-20", "alarm", "failed log")
+    (found,) = scene.findings()
+    assert found == "vm-20 was told failed log at 52.30, and wants something else"
 
 
 def test_a_stale_alarm(scene):
     scene.span("cut", "", 48.0, 61.0)
     scene.span("hang", "vm-20", 50.0, 60.0)
-    scene.told(64.0, "vm-20", "alarm", "failed")
+    scene.told(64.0, "vm-20", "alarm", LOST_WORD)
     assert scene.findings() == []
     scene.running.append(("vm-20", 61.5))
-    assert scene.findings() == ["vm-20 was told failed at 64.00, and was known to be well"]
+    assert scene.findings() == ["vm-20 was told failed reboot at 64.00, and was known to be well"]
 
 
 def test_a_vote_without_an_answer_and_an_answer_without_a_vote(scene):
@@ -230,7 +238,7 @@ def test_a_guest_without_trouble_told_disabled(scene):
 
 def test_nothing_is_held_against_a_guest_that_this_process_kept_waiting(scene):
     scene.span("harness late", "", 38.0, 40.0)
-    scene.told(40.0 + LATE_FOR_SECS - 1, "vm-0", "alarm", "failed")
+    scene.told(40.0 + LATE_FOR_SECS - 1, "vm-0", "alarm", LOST_WORD)
     verdict = Oracle(scene.site, scene.levels, []).verdict()
     assert verdict.findings == []
     assert verdict.unjudged == 1

@@ -68,7 +68,13 @@ AFTERWARDS = {
 MORE_DESCRIPTORS = 4
 MORE_KIB = 12 * 1024
 # What an event says, by its kind: these members of its data.
-WORDS = {"alarm": ["state"], "service": ["status"], "action": ["action", "guest-response"]}
+WORDS = {
+    "alarm": ["state", "repair-action"],
+    "service": ["status"],
+    "action": ["action", "guest-response"],
+}
+# The guests want to be rebooted if they are lost, and an illness to be logged.
+LOST_WORD, ILL_WORD = "failed reboot", "unhealthy log"
 
 
 class Alarm(NamedTuple):
@@ -161,7 +167,7 @@ class Oracle:
         return not lost
 
     def _losses_told(self) -> Iterator[str]:
-        alarms = self._alarms("failed")
+        alarms = self._alarms(LOST_WORD)
         disabled = [each for each in self._events("service") if each.word == "disabled"]
         for loss in self._ledger.of("hang"):
             told = [each.at for each in alarms if each.who == loss.who and _of(loss, each.at)]
@@ -178,7 +184,7 @@ class Oracle:
                 yield f"{loss.who} was lost once, and told at {[*map(self._t, told)]}"
 
     def _illnesses_told(self) -> Iterator[str]:
-        alarms = self._alarms("unhealthy")
+        alarms = self._alarms(ILL_WORD)
         for illness in self._ledger.of("ill"):
             told = [e.at for e in alarms if e.who == illness.who and _of(illness, e.at)]
             judged = self._had_time(illness) and self._is_judged(illness.end)
@@ -186,7 +192,10 @@ class Oracle:
                 yield f"{illness.who} was ill at {self._t(illness.begin)}: never told"
 
     def _alarms_true(self) -> Iterator[str]:
-        for word, kind in (("failed", "hang"), ("unhealthy", "ill")):
+        for at, who, word in self._events("alarm"):
+            if word not in (LOST_WORD, ILL_WORD):
+                yield f"{who} was told {word} at {self._t(at)}, and wants something else"
+        for word, kind in ((LOST_WORD, "hang"), (ILL_WORD, "ill")):
             for at, who, _word in self._alarms(word):
                 begun = [each for each in self._ledger.of(kind, who) if each.begin <= at]
                 early = EARLIEST_SECS if kind == "hang" else 0.0
