@@ -167,9 +167,8 @@ def _find(context: Context, asked: str) -> Found:
 
 def _no_single(asked: str, found: Sequence[Mapping[str, object]]) -> str:
     if not found:
-        return (
-            f"guestctl: no instance has the name or UUID {cell(asked)}; see `guestctl instances`\n"
-        )
+        lacking = f"guestctl: no instance has the name or UUID {cell(asked)}\n"
+        return f"{lacking}guestctl: `guestctl instances` lists them\n"
     names = ", ".join(f"{cell(row.get('name'))} ({cell(row.get('uuid'))})" for row in found[:10])
     return f"guestctl: {cell(asked)} may be {len(found)} instances: {names}\n"
 
