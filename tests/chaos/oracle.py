@@ -143,7 +143,8 @@ def _told_again(world: World, kind: Kind, affair: Affair, times: list[float]) ->
             (at for at in world.evidence.finals.get((kind.order, affair.uuid), ()) if at >= first),
             default=float("inf"),
         )
-        if any(first <= death <= min(done, second) for death in world.truth.agent_deaths):
+        deaths = [at for at in world.truth.agent_deaths if first <= at <= second]
+        if any(death <= done or _outlived(world, kind, affair, death) for death in deaths):
             continue
         if kind is ILL and (
             _said_anew(world, affair.uuid, first, second) or _all_new(world, first, second)
@@ -152,6 +153,12 @@ def _told_again(world: World, kind: Kind, affair: Affair, times: list[float]) ->
         text = f"was {kind.state} once from {affair.begin:.2f}, and told at {times}"
         return [Finding(affair.uuid, second, text)]
     return []
+
+
+def _outlived(world: World, kind: Kind, affair: Affair, death: float) -> bool:
+    """Whether a copy of the order was under way when the agent died that had told of it."""
+    said = world.evidence.said((kind.order, affair.uuid), affair.begin, death)
+    return any(each.taken is not None and each.taken >= death for each in said)
 
 
 def _said_anew(world: World, uuid: str, first: float, second: float) -> bool:
