@@ -1,7 +1,8 @@
 """What came through the network, as its receiver could know it: what the oracle judges by.
 
-A receiver believes a life of its peer once a probe of its own was answered under that epoch. The
-network sees the probes and answers too, so that it knows the same without asking a daemon.
+A receiver believes a life of its peer once a probe of its own was answered under that epoch; one
+that it gave up for another, only when that one has been silent. The network sees the probes and
+answers too, so that it knows the same without asking a daemon.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field
 
 from tests.peers import wire
 
+# For so long the life that is believed must say nothing before one that was given up is believed.
+SILENT_SECS = 5.0
 OTHER = {"agent": "server", "server": "agent"}
 Key = tuple[str, str]
 
@@ -47,6 +50,8 @@ class Evidence:
     _said: dict[tuple[int, int], tuple[Key, float]] = field(default_factory=dict)
     _lives: dict[str, int] = field(default_factory=dict)
     _believed: dict[str, int] = field(default_factory=dict)
+    _heard_at: dict[str, float] = field(default_factory=dict)
+    _given_up: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
 
     def forget(self) -> None:
         """Drop what is history; who believes whom stays."""
@@ -55,8 +60,8 @@ class Evidence:
 
     def dies(self, role: str) -> None:
         """A process ends: the next one believes nobody yet."""
-        self._lives.pop(role, None)
-        self._believed.pop(role, None)
+        for each in (self._lives, self._believed, self._heard_at, self._given_up):
+            each.pop(role, None)
 
     def sent(self, datagram: wire.Datagram, receiver: str, now: float) -> Passage:
         """Note a datagram on its way to a role."""
@@ -82,16 +87,29 @@ class Evidence:
         epoch = body.get("epoch")
         if "ack" in body and body["of"] == self._lives.get(receiver):
             self._acknowledged(body, receiver, now)
-        if passage.taken is None and epoch in (None, self._believed.get(receiver)):
+        believed = self._believed.get(receiver)
+        if epoch is not None and epoch == believed:
+            self._heard_at[receiver] = now
+        if passage.taken is None and epoch in (None, believed):
             passage.taken = now
 
     def _acknowledged(self, body: dict[str, int], receiver: str, now: float) -> None:
         if not body["ack"]:
-            self._believed[receiver] = body["epoch"]
+            self._believe(receiver, body["epoch"], now)
         elif not body.get("queued"):
             said = self._said.get((body["of"], body["ack"]))
             if said is not None:
                 self.finals[said[0]].append(now)
+
+    def _believe(self, receiver: str, epoch: int, now: float) -> None:
+        before, given_up = self._believed.get(receiver), self._given_up[receiver]
+        is_silent = now - self._heard_at.get(receiver, float("-inf")) >= SILENT_SECS
+        if epoch == before or (epoch in given_up and not is_silent):
+            return
+        if before is not None:
+            given_up.add(before)
+        given_up.discard(epoch)
+        self._believed[receiver] = epoch
 
     def taken(self, name: str, uuid: str, begin: float, end: float) -> Iterator[float]:
         """Yield when what was first said in that time about an instance was taken in."""

@@ -6,9 +6,10 @@ import contextlib
 
 import pytest
 
-from tests.chaos.evidence import Passage
+from tests.chaos.evidence import Evidence, Passage
 from tests.chaos.oracle import CERTAIN_SECS, findings, timeline
 from tests.chaos.world import World
+from tests.peers import wire
 from tests.unit.agent_rig import Seen
 
 
@@ -46,6 +47,29 @@ def about(heard, kind, uuid):
 
 def texts(world):
     return [str(finding) for finding in findings(world)]
+
+
+def test_a_late_answer_of_a_life_that_was_given_up_is_not_believed():
+    """The daemon does not believe it, so the evidence must not: or all that follows seems lost."""
+    evidence = Evidence()
+
+    def arrives(epoch: int, at: float, **more: int) -> bool:
+        members = {"epoch": epoch, **more}
+        name = "LOOPBACK" if "of" in more else "MOD_INST"
+        datagram = wire.unpack(wire.pack(name, {"source": "x", "uuid": "u", **members}))
+        passage = evidence.sent(datagram, "server", at)
+        evidence.arrived(datagram, "server", passage, at)
+        return passage.taken is not None
+
+    probe = wire.unpack(wire.pack("LOOPBACK", {"hostname": "x", "epoch": 7, "seq": 0}))
+    evidence.sent(probe, "agent", 0.0)
+    for epoch in (1, 2):
+        arrives(epoch, 1.0, of=7, ack=0)
+        assert arrives(epoch, 2.0, seq=1)
+    arrives(1, 3.0, of=7, ack=0)
+    assert arrives(2, 4.0, seq=2), "the first life was given up for this one"
+    arrives(1, 10.0, of=7, ack=0)
+    assert arrives(1, 10.0, seq=2), "and this one is silent"
 
 
 def test_the_truth_is_no_finding(true, heard):
