@@ -27,7 +27,7 @@ from guestmtce.core.agent.bursts import BURST_SECS
 from guestmtce.core.agent.inventory import Host, count_heartbeating
 from guestmtce.core.agent.schedule import Schedule
 from guestmtce.core.shared.errors import StartError
-from guestmtce.core.shared.history import Entry, Past
+from guestmtce.core.shared.history import Entry, Past, What
 from guestmtce.core.shared.limits import EveryNth
 from guestmtce.core.shared.mtc_message import MtcMessage
 from guestmtce.core.shared.settings import AgentSettings, management_interface
@@ -84,7 +84,8 @@ class GuestAgent:
         interface = management_interface(files.reader(root))
         self.own = OwnAddresses(settings, hostname, self._hosts, interface)
         self._events = EventLog(files.under(root, EVENTS_FILE), loop.call_later)
-        past = Past(self._events.remembered())
+        restarted = Entry(outside.wall(), What.RESTARTED, "guestAgent")
+        past = Past(self._events.remembered(), restarted)
         self.core = Agent(self, outside.wall, settings.max_hosts, past)
         self.schedule = Schedule(loop.time())
         self.server_link = ServerLink(

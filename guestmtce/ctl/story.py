@@ -36,6 +36,7 @@ _WORDS: Mapping[What | None, str] = {
     What.REPORTING: "reporting",
     What.REFUSED: "bad message",
     What.ACKNOWLEDGED: "guestAgent",
+    What.RESTARTED: "started anew",
     What.RECEIVED: "heard",
     What.QUEUED: "for the VIM",
     What.TOLD: "told the VIM",

@@ -81,7 +81,9 @@ class GuestServer:
             on_entry=self._note_entry,
         )
         self._events = EventLog(self._path(EVENTS_FILE), loop.call_later)
-        self._past = Past(self._events.remembered())
+        self._past = Past(
+            self._events.remembered(), Entry(outside.wall(), What.RESTARTED, "guestServer")
+        )
         # Instances that guestAgent deleted: their files are passed over. A scan does not revive
         # them; ADD/MOD_INST or a new create or move event does (decision 11).
         self._ignored: set[str] = set()

@@ -308,4 +308,5 @@ def test_why_after_a_restart(day_after: Day, name: str) -> None:
     wait_until(lambda: is_told(day_after, name), 10, str(why(day_after, name)))
     for told in why(day_after, name):
         assert told.startswith(f"{name} ({day_after.uuids[name]})")
+        assert "started anew: " in told
     assert Schema("guestctl", "show").faults(shown(day_after.worker, "why", name)) == []

@@ -12,6 +12,7 @@ from guestmtce.core.shared.history import (
     ENTRIES,
     EXCHANGES,
     PAST_INSTANCES,
+    Entry,
     Exchanges,
     History,
     Past,
@@ -112,6 +113,16 @@ def test_an_earlier_run_is_remembered():
     ]
     assert list(past.take("a")) == [], "it is taken once"
     assert [entry["at"] for entry in past.for_operator("b")] == [2.0]
+
+
+def test_that_the_daemon_was_started_anew_stands_behind_what_it_remembers_of_before():
+    restarted = Entry(5.0, What.RESTARTED, "guestServer")
+    past = Past([event(1, "a"), event(2, "b")], restarted)
+    assert [entry.what for entry in past.take("a")] == [What.MISS, What.RESTARTED]
+    for uuid in ("b", "new"):
+        past.put(uuid, [])
+        assert list(past.take(uuid)) == [], "this run knew it already"
+    assert list(past.take("never")) == []
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ class What(Word):
     REPORTING = "reporting"
     REFUSED = "refused"
     ACKNOWLEDGED = "acknowledged"
+    RESTARTED = "restarted"  # the daemon that remembers
     # guestAgent's: what a guestServer said, and what the VIM was told of it.
     RECEIVED = "received"
     QUEUED = "queued"
@@ -130,8 +131,14 @@ class Past:
     for the longest goes first.
     """
 
-    def __init__(self, events: Iterable[Mapping[str, object]]) -> None:
-        """Take the events that an earlier run wrote; what is no entry is passed over."""
+    def __init__(
+        self, events: Iterable[Mapping[str, object]], restarted: Entry | None = None
+    ) -> None:
+        """Take the events that an earlier run wrote; what is no entry is passed over.
+
+        `restarted` is what stands behind them in the history of an instance that comes again.
+        """
+        self._restarted = restarted
         self._entries: dict[str, deque[Entry]] = {}
         self._names: dict[str, str] = {}
         for event in events:
@@ -144,16 +151,19 @@ class Past:
             self._entries[uuid] = entries
             if name and isinstance(name, str):
                 self._names[uuid] = printable(name)
+        self._earlier = set(self._entries)
         self._most = max(PAST_INSTANCES, len(self._entries))
 
     def put(self, uuid: str, history: Iterable[Entry], name: str = "") -> None:
         """Remember an instance that goes, and what its guest called itself."""
         self._entries.pop(uuid, None)
+        self._earlier.discard(uuid)
         self._entries[uuid] = deque(history, maxlen=ENTRIES)
         self._names[uuid] = name
         while len(self._entries) > self._most:
             oldest = next(iter(self._entries))
             del self._entries[oldest]
+            self._earlier.discard(oldest)
             self._names.pop(oldest, None)
 
     def name(self, uuid: str) -> str:
@@ -163,7 +173,11 @@ class Past:
     def take(self, uuid: str) -> Iterable[Entry]:
         """Return what is remembered of an instance that comes, and forget it here."""
         self._names.pop(uuid, None)
-        return self._entries.pop(uuid, ())
+        entries = self._entries.pop(uuid, ())
+        if self._restarted is None or uuid not in self._earlier:
+            return entries
+        self._earlier.discard(uuid)
+        return [*entries, self._restarted]
 
     def for_operator(self, uuid: str) -> list[dict[str, object]]:
         """Return what is remembered of an instance that is not there."""
