@@ -13,6 +13,7 @@ from guestmtce.core.shared.condition import CONDITIONS, Condition, Diagnosis, du
 from guestmtce.core.shared.text import plural, printable
 from guestmtce.ctl.ask import number
 from guestmtce.ctl.table import Column, Style, cell, cut, table
+from guestmtce.runtime.log import one_line
 from guestmtce.runtime.wall import moment
 
 Row = Mapping[str, object]
@@ -31,7 +32,7 @@ def diagnosis_of(row: Row) -> Diagnosis | None:
     return Diagnosis(
         condition,
         number(row.get("since")),
-        printable(detail) if isinstance(detail, str) else "",
+        one_line(detail) if isinstance(detail, str) else "",
     )
 
 

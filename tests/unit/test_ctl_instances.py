@@ -47,6 +47,12 @@ def test_what_is_wrong_comes_first():
     assert names(instances.worst_first(ROWS)) == ["db", "web-2", "db-standby", "web-1"]
 
 
+def test_what_the_daemon_has_made_safe_is_not_escaped_again():
+    """A guest's backslash comes doubled from there; another daemon may make nothing safe."""
+    ill = {"condition": "ill", "since": NOW - 30, "detail": "C:\\\\fan \x1b[2J"}
+    assert instances.health(ill, NOW) == "ill: C:\\\\fan \\x1b[2J"
+
+
 def test_selected_by_condition_and_host():
     assert names(instances.selected(ROWS, conditions=[Condition.LOST])) == ["db"]
     assert names(instances.selected(ROWS, host="compute-1")) == ["web-2", "db-standby"]
