@@ -23,12 +23,14 @@ Key = tuple[str, str]
 class Passage:
     """One datagram about an instance: when it was sent, first said, and taken in if it was.
 
-    `taken` is None while it has not arrived, or if its receiver could not believe it.
+    `taken` is None while it has not arrived, or if its receiver could not believe it; `last` is
+    when a copy of it came for the last time, the same if there was one only.
     """
 
     sent: float
     said: float
     taken: float | None = None
+    last: float | None = None
 
     def taken_by(self, at: float) -> bool:
         """Whether its receiver had it at that time."""
@@ -90,8 +92,10 @@ class Evidence:
         believed = self._believed.get(receiver)
         if epoch is not None and epoch == believed:
             self._heard_at[receiver] = now
-        if passage.taken is None and epoch in (None, believed):
-            passage.taken = now
+        if epoch in (None, believed):
+            passage.last = now
+            if passage.taken is None:
+                passage.taken = now
 
     def _acknowledged(self, body: dict[str, int], receiver: str, now: float) -> None:
         if not body["ack"]:

@@ -158,7 +158,7 @@ def _told_again(world: World, kind: Kind, affair: Affair, times: list[float]) ->
 def _outlived(world: World, kind: Kind, affair: Affair, death: float) -> bool:
     """Whether a copy of the order was under way when the agent died that had told of it."""
     said = world.evidence.said((kind.order, affair.uuid), affair.begin, death)
-    return any(each.taken is not None and each.taken >= death for each in said)
+    return any(each.last is not None and each.last >= death for each in said)
 
 
 def _said_anew(world: World, uuid: str, first: float, second: float) -> bool:

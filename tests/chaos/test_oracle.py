@@ -216,3 +216,22 @@ def test_a_timeline_is_about_the_guest_of_the_finding(true, heard):
     assert any("0000 hangs" in line for line in lines)
     assert any("0000 LOSS taken in" in line for line in lines)
     assert not any("0001" in line for line in lines)
+
+
+@pytest.mark.parametrize("outlives", [True, False])
+def test_a_loss_told_again_by_a_new_agent(true, heard, outlives):
+    """It may, if a copy of the LOSS was under way when the agent died that had told of it."""
+    lost = true.uuids[0]
+    first = about(heard, "alarm", lost)[0]
+    death, again = first.at + 1.0, Seen(first.at + 2.0, first.what)
+    assert min(true.evidence.finals["LOSS", lost]) < death, "it was settled"
+    heard.insert(heard.index(first) + 1, again)
+    passage = true.evidence.passages["LOSS", lost][0]
+    before, passage.last = passage.last, again.at if outlives else passage.last
+    true.truth.agent_deaths.append(death)
+    try:
+        told_twice = [text for text in texts(true) if "was failed once" in text]
+    finally:
+        true.truth.agent_deaths.clear()
+        passage.last = before
+    assert len(told_twice) == (not outlives)
