@@ -96,7 +96,7 @@ def _affairs(world: World, kind: Kind, affairs: list[Affair]) -> list[Finding]:
             continue
         told.setdefault(id(begun[-1]), []).append(at)
         known = min(world.evidence.taken("RUNNING", uuid, begun[-1].seen, at - SOON), default=None)
-        if known is not None:
+        if known is not None and not _known_to_another(world, kind, begun[-1], known, at):
             text = f"was told {kind.state} at {at:.2f}, and that it was well at {known:.2f}"
             found.append(Finding(uuid, at, text))
     for ordered in of_each.values():
@@ -153,6 +153,12 @@ def _told_again(world: World, kind: Kind, affair: Affair, times: list[float]) ->
         text = f"was {kind.state} once from {affair.begin:.2f}, and told at {times}"
         return [Finding(affair.uuid, second, text)]
     return []
+
+
+def _known_to_another(world: World, kind: Kind, affair: Affair, known: float, told: float) -> bool:
+    """Whether the agent that knew it to be over died, and a copy of the order came after it."""
+    deaths = [at for at in world.truth.agent_deaths if known <= at <= told]
+    return any(_outlived(world, kind, affair, death) for death in deaths)
 
 
 def _outlived(world: World, kind: Kind, affair: Affair, death: float) -> bool:

@@ -219,6 +219,27 @@ def test_a_timeline_is_about_the_guest_of_the_finding(true, heard):
 
 
 @pytest.mark.parametrize("outlives", [True, False])
+def test_an_illness_told_when_it_was_over_by_a_new_agent(true, heard, outlives, monkeypatch):
+    """It may: the one that knew is dead, and a copy of the order was under way all the time."""
+    ill = true.uuids[1]
+    first = about(heard, "alarm", ill)[0]
+    known = true.truth.illnesses[0].seen + 1.0
+    running = Passage(known, known, known, known)
+    monkeypatch.setitem(true.evidence.passages, ("RUNNING", ill), [running])
+    death, again = known + 1.0, Seen(known + 2.0, first.what)
+    heard.insert(heard.index(first) + 1, again)
+    passage = true.evidence.passages["ILLHEALTH", ill][0]
+    before, passage.last = passage.last, again.at if outlives else passage.last
+    true.truth.agent_deaths.append(death)
+    try:
+        wrong = [text for text in texts(true) if "and that it was well" in text]
+    finally:
+        true.truth.agent_deaths.clear()
+        passage.last = before
+    assert len(wrong) == (not outlives)
+
+
+@pytest.mark.parametrize("outlives", [True, False])
 def test_a_loss_told_again_by_a_new_agent(true, heard, outlives):
     """It may, if a copy of the LOSS was under way when the agent died that had told of it."""
     lost = true.uuids[0]
