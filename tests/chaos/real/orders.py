@@ -25,7 +25,10 @@ NOBODY = (OSError, http.client.HTTPException)
 
 
 class Orders:
-    """The VIM's work on guests, each piece in the background; `move` is what libvirt does."""
+    """The VIM's work on guests, each piece in the background; `move` is what libvirt does.
+
+    `where` is the worker that each is on.
+    """
 
     def __init__(
         self,
@@ -39,7 +42,7 @@ class Orders:
         self._vim = vim
         self._ledger = ledger
         self._uuids = uuids
-        self._where = {name: member.worker for name, member in members.items()}
+        self.where = {name: member.worker for name, member in members.items()}
         self._ending = threading.Event()
         self._pool = ThreadPoolExecutor(AT_ONCE)
 
@@ -74,7 +77,7 @@ class Orders:
         ask = command.vote if wanted == "allow" else command.notify
         began, since = time.monotonic(), len(self._vim.requests)
         try:
-            answer = ask(uuid, self._where[who], event)
+            answer = ask(uuid, self.where[who], event)
         except NOBODY:
             return  # guestAgent is not there, and then it is not waited for
         seconds = int(answer.body["timeout"]) if answer.status == 200 else 0
@@ -91,13 +94,13 @@ class Orders:
     def _migrate(self, who: str) -> None:
         """Ask, announce, report no more, act, report again, tell that it is done."""
         moves = self._ledger.begin("migrate", who)
-        target = WORKERS[1 - WORKERS.index(self._where[who])]
+        target = WORKERS[1 - WORKERS.index(self.where[who])]
         self._ask(who, "live_migrate_begin", "allow")
         self._ask(who, "live_migrate_begin", "proceed")
         self._report(who, "disabled")
         since = len(self._vim.requests)
         self._move(who, target)
-        self._where[who] = target
+        self.where[who] = target
         self._ledger.tell(f"is on {target}", who)
         self._report(who, "enabled")
         with contextlib.suppress(AssertionError):
@@ -107,7 +110,7 @@ class Orders:
 
     def _report(self, who: str, state: str) -> None:
         """Switch the guest's reporting at its host: say so until it is taken, as the VIM does."""
-        uuid, host = self._uuids[who], self._where[who]
+        uuid, host = self._uuids[who], self.where[who]
         self._vim.set_instance(uuid, host, state)
         while not self._ending.is_set():
             with contextlib.suppress(*NOBODY):

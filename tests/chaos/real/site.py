@@ -9,6 +9,7 @@ import shutil
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -58,7 +59,7 @@ TROUBLES: dict[str, tuple[Callable[[Guest], object], Callable[[Guest], object]]]
 
 
 class Level(NamedTuple):
-    """What a process holds: open descriptors, and resident memory in KiB."""
+    """What a process holds: open descriptors but its channels, and resident memory in KiB."""
 
     descriptors: int
     kib: int
@@ -369,7 +370,8 @@ class Site:
 
     def measure(self) -> dict[str, Level]:
         """Return what each daemon holds now, by program and host."""
-        return {host: _level(daemon.pid) for host, daemon in self.daemons.items()}
+        guests = Counter(self.orders.where.values())
+        return {host: _level(daemon.pid, guests[host]) for host, daemon in self.daemons.items()}
 
     def lost_on_the_way(self, name: str, who: str, begin: float, end: float) -> bool:
         """Whether an order about a guest was tried often enough, and lost each time."""
@@ -401,8 +403,8 @@ def _nothing() -> None:
     """End what ends by itself."""
 
 
-def _level(pid: int) -> Level:
+def _level(pid: int, channels: int) -> Level:
     with open(f"/proc/{pid}/statm", encoding="ascii") as file:
         pages = int(file.read().split()[1])
     kib: int = pages * os.sysconf("SC_PAGE_SIZE") // 1024
-    return Level(len(os.listdir(f"/proc/{pid}/fd")), kib)
+    return Level(len(os.listdir(f"/proc/{pid}/fd")) - channels, kib)
