@@ -218,6 +218,24 @@ def test_a_timeline_is_about_the_guest_of_the_finding(true, heard):
     assert not any("0001" in line for line in lines)
 
 
+@contextlib.contextmanager
+def told_by_a_new_agent(true, heard, order, first, death, *, outlives):
+    """An alarm is told again 1 s after an agent's death; a copy of its order outlives that, or not.
+
+    Yields the findings.
+    """
+    again = Seen(death + 1.0, first.what)
+    heard.insert(heard.index(first) + 1, again)
+    passage = true.evidence.passages[order, first.what.members["uuid"]][0]
+    before, passage.last = passage.last, again.at if outlives else passage.last
+    true.truth.agent_deaths.append(death)
+    try:
+        yield texts(true)
+    finally:
+        true.truth.agent_deaths.clear()
+        passage.last = before
+
+
 @pytest.mark.parametrize("outlives", [True, False])
 def test_an_illness_told_when_it_was_over_by_a_new_agent(true, heard, outlives, monkeypatch):
     """It may: the one that knew is dead, and a copy of the order was under way all the time."""
@@ -226,16 +244,9 @@ def test_an_illness_told_when_it_was_over_by_a_new_agent(true, heard, outlives, 
     known = true.truth.illnesses[0].seen + 1.0
     running = Passage(known, known, known, known)
     monkeypatch.setitem(true.evidence.passages, ("RUNNING", ill), [running])
-    death, again = known + 1.0, Seen(known + 2.0, first.what)
-    heard.insert(heard.index(first) + 1, again)
-    passage = true.evidence.passages["ILLHEALTH", ill][0]
-    before, passage.last = passage.last, again.at if outlives else passage.last
-    true.truth.agent_deaths.append(death)
-    try:
-        wrong = [text for text in texts(true) if "and that it was well" in text]
-    finally:
-        true.truth.agent_deaths.clear()
-        passage.last = before
+    death = known + 1.0
+    with told_by_a_new_agent(true, heard, "ILLHEALTH", first, death, outlives=outlives) as found:
+        wrong = [text for text in found if "and that it was well" in text]
     assert len(wrong) == (not outlives)
 
 
@@ -244,15 +255,8 @@ def test_a_loss_told_again_by_a_new_agent(true, heard, outlives):
     """It may, if a copy of the LOSS was under way when the agent died that had told of it."""
     lost = true.uuids[0]
     first = about(heard, "alarm", lost)[0]
-    death, again = first.at + 1.0, Seen(first.at + 2.0, first.what)
+    death = first.at + 1.0
     assert min(true.evidence.finals["LOSS", lost]) < death, "it was settled"
-    heard.insert(heard.index(first) + 1, again)
-    passage = true.evidence.passages["LOSS", lost][0]
-    before, passage.last = passage.last, again.at if outlives else passage.last
-    true.truth.agent_deaths.append(death)
-    try:
-        told_twice = [text for text in texts(true) if "was failed once" in text]
-    finally:
-        true.truth.agent_deaths.clear()
-        passage.last = before
+    with told_by_a_new_agent(true, heard, "LOSS", first, death, outlives=outlives) as found:
+        told_twice = [text for text in found if "was failed once" in text]
     assert len(told_twice) == (not outlives)

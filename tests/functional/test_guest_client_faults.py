@@ -440,19 +440,17 @@ def test_a_port_that_appears_is_used_at_once(place):
         answered_in_time(host)
 
 
-def test_without_inotify_it_looks_for_the_port_slowly(place):
-    bad_day = "import sys\nsys.modules['ctypes'] = None\nclient.ABSENT_BLIND_SECS = 0.3\n"
+@pytest.mark.parametrize(
+    "bad_day",
+    [
+        "import sys\nsys.modules['ctypes'] = None\nclient.ABSENT_BLIND_SECS = 0.3\n",
+        "client.PathWatch.start = lambda self, _on_change: None\nclient.ABSENT_SECS = 0.3\n",
+    ],
+    ids=["no inotify", "it does not tell"],
+)
+def test_a_port_of_which_inotify_does_not_tell_is_seen_later(place, bad_day):
+    """A file system that is mounted over the directory is not told of, for one."""
     client = place.start(bad_day=bad_day)
-    client.wait_for_log("waiting until it appears")
-    with ScriptedHost(place.port) as host:
-        host.greet()
-        answered_in_time(host)
-
-
-def test_what_inotify_does_not_tell_it_sees_later(place):
-    """A file system that is mounted over the directory, for one."""
-    deaf = "client.PathWatch.start = lambda self, _on_change: None\nclient.ABSENT_SECS = 0.3\n"
-    client = place.start(bad_day=deaf)
     client.wait_for_log("waiting until it appears")
     with ScriptedHost(place.port) as host:
         host.greet()

@@ -7,8 +7,8 @@ import contextlib
 import pytest
 
 from guestmtce.core.agent import vim_answers
-from guestmtce.core.agent.agent import DEFERRED_SECS
 from guestmtce.core.agent.events import DEFERRED_LIMIT
+from guestmtce.core.agent.inventory import DEFERRED_SECS
 from guestmtce.core.agent.lanes import Kind
 from guestmtce.core.agent.vim_messages import FAILED, UNHEALTHY
 from guestmtce.core.shared.delivery import Role

@@ -24,7 +24,7 @@ from guestmtce.core.shared.errors import Unneeded
 from guestmtce.core.shared.history import Entry, History, Past, What
 from guestmtce.core.shared.limits import Gap
 from guestmtce.core.shared.mtc_message import HostState, InstanceState, Record
-from guestmtce.core.shared.owed import QUEUED_SECS, Topic
+from guestmtce.core.shared.owed import Topic
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import Command, Switch
 
@@ -32,8 +32,6 @@ ASK_GAP_SECS = 5.0
 # By whom an instance is set when the VIM was asked for it.
 VIM_ANSWER = "the VIM's answer"
 DEFAULT_MAX_HOSTS = 5000
-# A guestServer says an order that waits here again each 10 s: one not heard for longer may be void.
-DEFERRED_SECS = QUEUED_SECS + 2.0
 
 _CAME_OF = {
     Ended.TAKEN: "taken",
@@ -191,13 +189,12 @@ class Agent:
             return
         waiting, host.deferred = host.deferred, {}
         for deferral in waiting.values():
-            if now - deferral.came <= DEFERRED_SECS:
-                deferral.judge(now)
+            deferral.judge(now)
 
     def judge_loss(self, instance: Instance, now: float) -> None:
         """Judge a LOSS that came before its guestServer had told what the guest wants then."""
         deferral = instance.host.deferred.pop((instance.uuid, Topic.LOSS), None)
-        if deferral is not None and now - deferral.came <= DEFERRED_SECS:
+        if deferral is not None:
             deferral.judge(now)
 
     def send_instance(self, command: Command, instance: Instance) -> None:

@@ -16,7 +16,7 @@ from guestmtce.core.shared.condition import Condition, Diagnosis
 from guestmtce.core.shared.delivery import Role
 from guestmtce.core.shared.history import History
 from guestmtce.core.shared.limits import Gap, RateLimit
-from guestmtce.core.shared.owed import Key
+from guestmtce.core.shared.owed import QUEUED_SECS, Key
 from guestmtce.core.shared.text import printable
 from guestmtce.core.shared.vocabulary import (
     CorrectiveAction,
@@ -43,16 +43,23 @@ ILL_GAP_SECS = ALARM_GAP_SECS - 1.0
 
 # A host that left so many audits unanswered is warned of, and degrades the agent (decision 31).
 UNANSWERED_TO_WARN = 3
+# A guestServer says an order that waits here again each 10 s: one not heard for longer may be void.
+DEFERRED_SECS = QUEUED_SECS + 2.0
 
 UNTOLD = Timeouts()
 UNHEARD = Diagnosis(Condition.UNKNOWN, None, "nothing was heard of it yet")
 
 
 class Deferral(NamedTuple):
-    """An order of a guestServer that could not be judged at `came`; `judge(now)` does so anew."""
+    """An order of a guestServer that could not be judged at `came`; `again(now)` does so anew."""
 
     came: float
-    judge: Callable[[float], object]
+    again: Callable[[float], object]
+
+    def judge(self, now: float) -> None:
+        """Judge it now, unless it is so old that its guestServer would have said it again."""
+        if now - self.came <= DEFERRED_SECS:
+            self.again(now)
 
 
 class PendingAsk(NamedTuple):
